@@ -1,0 +1,104 @@
+/* The kernels: what they take, and the table from which a session chooses. Private to the runtime.
+ *
+ * Words. A pixel of a bit tensor is `words` 64-bit words, channel c in bit c % 64 of word c / 64, 1 for -1, tail bits
+ * 0 in activations and weights alike. p is a popcount of disagreements, K the number of true channels that took part,
+ * and a = K - 2p the accumulator.
+ *
+ * Two accumulator widths. K <= LQC_BCONV_MAX_K: sums are uint16_t and all of p, K, a fit 16 bits. Larger K takes
+ * the wide scalar kernel with uint32_t sums.
+ */
+#ifndef LQC_KERNELS_H
+#define LQC_KERNELS_H
+
+#include "larq_clip.h"
+
+#define LQC_BCONV_MAX_K 32767u
+/* Kernels may write whole vectors of sums: a row of sums has room for this multiple of channels. */
+#define LQC_SUMS_MULTIPLE 64u
+/* No kernel takes more pixels a tile. */
+#define LQC_MAX_TILE_PIXELS 16u
+
+/* Consecutive words of the input that meet consecutive words of a filter: one tap, or all taps of a kernel row
+ * where they are neighbours in memory. */
+typedef struct lqc_run {
+  ptrdiff_t input_offset; /* words, from the place of tap (0, 0) */
+  uint32_t weight_word;   /* first word within one filter [kernel_h][kernel_w][words] */
+  uint32_t words;
+} lqc_run;
+
+/* Some output pixels that see the same taps, and all output channels (of one group). */
+typedef struct lqc_bconv_tile {
+  const uint64_t *input;         /* pixel p, run r, word i: input[pixel_offsets[p] + runs[r].input_offset + i] */
+  const ptrdiff_t *pixel_offsets;/* [pixels]; words; may be negative where the sum above is not */
+  uint32_t pixels;               /* 1 .. kernel->max_pixels */
+  const lqc_run *runs;           /* [run_count], may be 0 */
+  uint32_t run_count;
+  const void *weights;           /* as kernel->pack() left them */
+  uint32_t filter_words;         /* kernel_h * kernel_w * words */
+  uint32_t out_channels;
+  const void *initial;           /* sums to start from, [out_channels rounded up to LQC_SUMS_MULTIPLE]; NULL: 0 */
+  void *sums;                    /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
+  size_t sums_stride;            /* elements, multiple of LQC_SUMS_MULTIPLE */
+} lqc_bconv_tile;
+
+typedef struct lqc_bconv_kernel {
+  const char *name;
+  lqc_isa isa;
+  int wide;                      /* uint32_t sums */
+  uint32_t max_pixels;           /* best tile; at most LQC_MAX_TILE_PIXELS */
+  /* Bytes of packed weights, multiple of LQC_ALIGNMENT; 0 on overflow. */
+  size_t (*packed_bytes)(uint32_t out_channels, uint32_t filter_words);
+  /* filters: [out_channels][filter_words] as in the file; packed: LQC_ALIGNMENT-aligned. */
+  void (*pack)(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words);
+  /* sums[p][c] = initial[c] + popcount(input xor filter c) over all runs, for every c < out_channels. Values at
+     c >= out_channels, within sums_stride, may be anything. Reads no input word outside the runs. */
+  void (*accumulate)(const lqc_bconv_tile *tile);
+} lqc_bconv_kernel;
+
+/* Epilogues, over one pixel's sums. `missing` = K - K of this pixel: channels of zero-padded taps.
+   So the pixel's a = (k - missing) - 2p. */
+typedef struct lqc_epilogue_params {
+  uint32_t channels;
+  uint32_t k;                    /* K of a pixel whose taps are all inside */
+  const uint16_t *limits;        /* [channels rounded up to LQC_SUMS_MULTIPLE]: packed bit = (2p + missing >= limits[c]);
+                                    beyond channels: 65535 */
+  const uint64_t *invert;        /* [words] to xor, tail 0, or NULL */
+  int32_t step_log2;             /* v = clip(floor(a / 2^step_log2 + 1/2), +-clip_limit); clip_limit 0: v = a */
+  int32_t clip_limit;
+  const float *multiplier, *offset; /* [channels rounded up to LQC_SUMS_MULTIPLE] */
+} lqc_epilogue_params;
+
+typedef struct lqc_kernels {
+  lqc_isa isa;
+  const lqc_bconv_kernel *bconv;       /* K <= LQC_BCONV_MAX_K */
+  const lqc_bconv_kernel *bconv_wide;
+  /* out: ceil(channels / 64) words, every word written, tail bits 0. */
+  void (*threshold)(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+  /* out: int8 [channels]. Writes nothing beyond. 0 < clip_limit <= 127. */
+  void (*clip)(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+  /* out: float32 [channels]: round(round(multiplier * (v * 2^step_log2)) + offset), never fused. */
+  void (*affine)(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+  /* out: [pixels][ceil(channels / 64)] words; bit = !(x >= thresholds[c]) xor invert; thresholds NULL: 0. x is finite.
+     in: [pixels][channels]; reads nothing beyond. */
+  void (*bitpack_f32)(uint64_t *out, const float *in, size_t pixels, uint32_t channels, const float *thresholds,
+                      const uint64_t *invert);
+  /* bit = !(q > thresholds[c]) xor invert; thresholds NULL: -1. */
+  void (*bitpack_i8)(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels, const int8_t *thresholds,
+                     const uint64_t *invert);
+} lqc_kernels;
+
+/* Fills the table with scalar kernels, then overrides with those of `isa` (AUTO: the best available). Returns 0
+   where `isa` is not available in this build or on this processor, else 1. */
+int lqc_kernels_select(lqc_kernels *kernels, lqc_isa isa);
+
+/* The n-th binary convolution kernel this build has and this processor runs, NULL past the last: one list for tests
+   and benchmarks. */
+const lqc_bconv_kernel *lqc_bconv_kernel_at(size_t n);
+
+/* Each ISA's file overrides what it has; called only where the processor has the instructions. */
+void lqc_kernels_scalar(lqc_kernels *kernels);
+void lqc_kernels_neon(lqc_kernels *kernels);
+void lqc_kernels_avx2(lqc_kernels *kernels);
+void lqc_kernels_avx512(lqc_kernels *kernels);
+
+#endif /* LQC_KERNELS_H */
