@@ -62,6 +62,7 @@ typedef struct lqc_epilogue_params {
   uint32_t k;                    /* K of a pixel whose taps are all inside */
   const uint16_t *limits;        /* [channels rounded up to LQC_SUMS_MULTIPLE]: packed bit = (2p + missing >= limits[c]);
                                     beyond channels: 65535 */
+  const uint32_t *limits_wide;   /* the same in 32 bits, beyond channels: anything; read by threshold_wide() only */
   const uint64_t *invert;        /* [words] to xor, tail 0, or NULL */
   int32_t step_log2;             /* v = clip(floor(a / 2^step_log2 + 1/2), +-clip_limit); clip_limit 0: v = a */
   int32_t clip_limit;
@@ -78,6 +79,10 @@ typedef struct lqc_kernels {
   void (*clip)(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);
   /* out: float32 [channels]: round(round(multiplier * (v * 2^step_log2)) + offset), never fused. */
   void (*affine)(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+  /* The same over the sums of bconv_wide. Scalar on every ISA. */
+  void (*threshold_wide)(uint64_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+  void (*clip_wide)(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+  void (*affine_wide)(float *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
   /* out: [pixels][ceil(channels / 64)] words; bit = !(x >= thresholds[c]) xor invert; thresholds NULL: 0. x is finite.
      in: [pixels][channels]; reads nothing beyond. */
   void (*bitpack_f32)(uint64_t *out, const float *in, size_t pixels, uint32_t channels, const float *thresholds,

@@ -1,0 +1,49 @@
+/* What each ISA's files define, under one naming rule: lqc_<kernel>_<isa>. Private to kernels/. */
+#ifndef LQC_KERNELS_ISA_H
+#define LQC_KERNELS_ISA_H
+
+#include "kernels.h"
+
+#define LQC_DECLARE_KERNELS(isa)                                                                                   \
+  extern const lqc_bconv_kernel lqc_bconv2d_##isa;                                                                 \
+  void lqc_threshold_##isa(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params); \
+  void lqc_clip_##isa(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);     \
+  void lqc_affine_##isa(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);    \
+  void lqc_bitpack_f32_##isa(uint64_t *out, const float *in, size_t pixels, uint32_t channels,                     \
+                             const float *thresholds, const uint64_t *invert);                                    \
+  void lqc_bitpack_i8_##isa(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels,                     \
+                            const int8_t *thresholds, const uint64_t *invert);
+
+LQC_DECLARE_KERNELS(scalar)
+LQC_DECLARE_KERNELS(neon)
+LQC_DECLARE_KERNELS(avx2)
+LQC_DECLARE_KERNELS(avx512)
+
+extern const lqc_bconv_kernel lqc_bconv2d_wide_scalar;
+void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t missing,
+                               const lqc_epilogue_params *params);
+void lqc_clip_wide_scalar(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+void lqc_affine_wide_scalar(float *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+
+#define LQC_WORD_BITS 64u
+
+static inline uint32_t lqc_min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+/* n rounded up to a multiple; n near UINT32_MAX does not wrap in size_t arithmetic of 64 bits. */
+static inline size_t lqc_round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/* Bits below `bits`, of 0 .. 64. */
+static inline uint64_t lqc_low_mask(uint32_t bits) {
+  return bits >= LQC_WORD_BITS ? ~(uint64_t)0 : ((uint64_t)1 << bits) - 1;
+}
+
+/* out_channels * words * 8 rounded up to whole blocks and LQC_ALIGNMENT; 0 where that does not fit a size_t. */
+static inline size_t lqc_packed_bytes(uint32_t out_channels, uint32_t channel_block, size_t bytes_per_channel) {
+  uint64_t channels = ((uint64_t)out_channels + channel_block - 1) / channel_block * channel_block;
+  if (bytes_per_channel != 0 && channels > (SIZE_MAX - LQC_ALIGNMENT) / bytes_per_channel) {
+    return 0;
+  }
+  return lqc_round_up((size_t)channels * bytes_per_channel, LQC_ALIGNMENT);
+}
+
+#endif /* LQC_KERNELS_ISA_H */

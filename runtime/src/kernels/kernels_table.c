@@ -1,0 +1,76 @@
+/* Selection: start with scalar, then let the chosen ISA override. */
+#include "kernels_isa.h"
+
+void lqc_kernels_scalar(lqc_kernels *kernels) {
+  *kernels = (lqc_kernels){
+    .isa = LQC_ISA_SCALAR,
+    .bconv = &lqc_bconv2d_scalar,
+    .bconv_wide = &lqc_bconv2d_wide_scalar,
+    .threshold = lqc_threshold_scalar,
+    .clip = lqc_clip_scalar,
+    .affine = lqc_affine_scalar,
+    .threshold_wide = lqc_threshold_wide_scalar,
+    .clip_wide = lqc_clip_wide_scalar,
+    .affine_wide = lqc_affine_wide_scalar,
+    .bitpack_f32 = lqc_bitpack_f32_scalar,
+    .bitpack_i8 = lqc_bitpack_i8_scalar,
+  };
+}
+
+#define LQC_OVERRIDE(name, NAME)                     \
+  void lqc_kernels_##name(lqc_kernels *kernels) {    \
+    kernels->isa = LQC_ISA_##NAME;                   \
+    kernels->bconv = &lqc_bconv2d_##name;            \
+    kernels->threshold = lqc_threshold_##name;       \
+    kernels->clip = lqc_clip_##name;                 \
+    kernels->affine = lqc_affine_##name;             \
+    kernels->bitpack_f32 = lqc_bitpack_f32_##name;   \
+    kernels->bitpack_i8 = lqc_bitpack_i8_##name;     \
+  }
+
+#if 0
+LQC_OVERRIDE(neon, NEON)
+#elif 0
+LQC_OVERRIDE(avx2, AVX2)
+LQC_OVERRIDE(avx512, AVX512)
+#endif
+
+/* The ISAs of this build that this processor runs, worst first; a later one overrides an earlier one. */
+typedef struct isa_entry {
+  lqc_isa isa;
+  void (*override)(lqc_kernels *kernels);
+  const lqc_bconv_kernel *bconv;
+} isa_entry;
+
+static const isa_entry entries[] = {
+  {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar},
+#if 0
+  {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon},
+#elif 0
+  {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2},
+  {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512},
+#endif
+};
+
+#define ENTRY_COUNT (sizeof(entries) / sizeof(entries[0]))
+
+int lqc_kernels_select(lqc_kernels *kernels, lqc_isa isa) {
+  int found = isa == LQC_ISA_AUTO;
+  lqc_kernels_scalar(kernels);
+  for (size_t i = 0; i < ENTRY_COUNT; ++i) {
+    if ((isa == LQC_ISA_AUTO || isa == entries[i].isa) && lqc_isa_available(entries[i].isa)) {
+      entries[i].override(kernels);
+      found = 1;
+    }
+  }
+  return found;
+}
+
+const lqc_bconv_kernel *lqc_bconv_kernel_at(size_t n) {
+  for (size_t i = 0; i < ENTRY_COUNT; ++i) {
+    if (lqc_isa_available(entries[i].isa) && n-- == 0) {
+      return entries[i].bconv;
+    }
+  }
+  return n == 0 ? &lqc_bconv2d_wide_scalar : NULL;
+}
