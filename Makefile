@@ -1,0 +1,119 @@
+# The two commands are `make demo` and `make test`; each sets up everything it needs.
+#
+#   make demo          train, convert, run and compare on the embedded images; results in build/demo/
+#   make test          all tests: C (release, sanitizers, NEON under qemu) and Python
+#   make lint          formatting, static checks
+#   make format        rewrite the sources in the project's format
+#   make test-oldest   the Python tests with the oldest supported TensorFlow (2.15.1)
+#   make schema        regenerate the Python code of the file format (needs flatc)
+#   make clean         remove build/
+#
+# PYTHON=... chooses the interpreter (3.10 to 3.12), VENV=... the virtual environment.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN = $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+RUNTIME_SOURCES = $(shell find runtime -name '*.[ch]' -o -name 'CMakeLists.txt' -o -name '*.cmake' -o -name '*.json')
+C_SOURCES = $(shell find runtime -name '*.[ch]')
+CMAKE = $(abspath $(BIN))/cmake
+CTEST = $(abspath $(BIN))/ctest --output-on-failure -j $(JOBS)
+HAVE_AARCH64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
+PYTEST = $(BIN)/python -m pytest
+
+.PHONY: demo test test-c test-aarch64 test-python test-oldest lint format schema setup system clean
+
+demo: setup system
+	$(BIN)/larq-clip demo --output build/demo
+
+test: setup system test-c test-aarch64 test-python
+
+# ---- Setting up ------------------------------------------------------------------------------------------------
+
+setup: $(VENV)/.installed
+
+$(VENV)/.created: pyproject.toml $(CONSTRAINTS)
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.10 to 3.12 found; install one, or name it: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -c '$(SUPPORTED)' || { echo "make: $(PYTHON) is not Python 3.10 to 3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) scikit-build-core cmake ninja
+	touch $@
+
+# The editable install compiles the C runtime, so it is redone when a C source changes.
+$(VENV)/.installed: $(VENV)/.created $(RUNTIME_SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) \
+		--no-build-isolation -e '.[test,lint]'
+	touch $@
+
+# Compiler and emulator for the NEON kernels, and flatc for the schema's test: Debian packages, installed where we may.
+SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross flatbuffers-compiler
+system:
+	@if $(HAVE_AARCH64) && command -v flatc >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			$(SYSTEM_PACKAGES) >/dev/null; \
+	else \
+		echo "make: not root on Debian, so these packages are not installed: $(SYSTEM_PACKAGES)"; \
+		echo "make: tests that need them are skipped"; \
+	fi
+
+# ---- Testing ---------------------------------------------------------------------------------------------------
+
+test-c: setup
+	$(CMAKE) -S runtime -B build/release -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DCMAKE_BUILD_TYPE=Release -DLQC_WERROR=ON -DLQC_TESTS=ON >/dev/null
+	$(CMAKE) --build build/release
+	$(CTEST) --test-dir build/release
+	$(CMAKE) -S runtime -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DLQC_WERROR=ON -DLQC_TESTS=ON -DLQC_SANITIZE=address,undefined >/dev/null
+	$(CMAKE) --build build/sanitize
+	$(CTEST) --test-dir build/sanitize
+
+test-aarch64: setup system
+	@if $(HAVE_AARCH64); then \
+		$(CMAKE) -S runtime -B build/aarch64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+			-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/runtime/cmake/aarch64-linux-gnu.cmake \
+			-DCMAKE_BUILD_TYPE=Release -DLQC_WERROR=ON -DLQC_TESTS=ON -DLQC_STATIC_CLI=ON >/dev/null; \
+		$(CMAKE) --build build/aarch64; \
+		$(CTEST) --test-dir build/aarch64; \
+	elif [ -n "$${CI:-}" ]; then \
+		echo "make: qemu-aarch64 or aarch64-linux-gnu-gcc is missing, which CI does not accept" >&2; exit 1; \
+	else \
+		echo "make: SKIPPED the NEON tests: qemu-aarch64 or aarch64-linux-gnu-gcc is missing"; \
+	fi
+
+test-python: setup
+	$(PYTEST)
+
+test-oldest: system
+	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt PYTHON='$(OLDEST_PYTHON)' test-python
+
+OLDEST_PYTHON = $(shell for p in python3.11 python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+# ---- Keeping tidy ----------------------------------------------------------------------------------------------
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+
+format: setup
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES)
+
+schema: setup
+	flatc --python --gen-onefile -o converter/schema converter/schema/larq_clip.fbs
+
+clean:
+	rm -rf build

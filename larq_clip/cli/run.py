@@ -1,0 +1,84 @@
+"""`larq-clip run`: execute a .lcb file on this machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from larq_clip._native import ISAS
+from larq_clip.files import atomic_write, write_target
+from larq_clip.interpreter import Interpreter
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """Read one array from a .npy file; object arrays, which would execute code, are refused.
+
+    Raises:
+        ValueError: where it is not such a file.
+    """
+    try:
+        return np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a .npy file of numbers: {error}") from error
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--input", "input_path", type=click.Path(path_type=Path), required=True, help="Images, .npy.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write the results, .npy.")
+@click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Run the images so many times.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--isa", type=click.Choice(ISAS), default="auto", show_default=True, help="Instruction set.")
+@click.option("--profile", is_flag=True, help="Print the time of every op.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def run(
+    model: Path,
+    input_path: Path,
+    output: Path | None,
+    repeat: int,
+    threads: int,
+    isa: str,
+    profile: bool,
+    as_json: bool,
+) -> None:
+    """Run the images of a .npy file through MODEL (.lcb). The device's own program is larq-clip-run."""
+    images = load_npy(input_path)
+    if output is not None:
+        write_target(output)
+    interpreter = Interpreter(model, num_threads=threads, isa=isa, profile=profile)
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        result = interpreter.predict(images)
+        seconds.append(time.perf_counter() - start)
+    if output is not None:
+        if isinstance(result, list):
+            raise ValueError(f"{model} has {len(result)} outputs; a .npy file holds one: use larq_clip.Interpreter")
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, result, allow_pickle=False)
+        atomic_write(output, buffer.getvalue())
+    report = {
+        "images": len(images),
+        "milliseconds_per_image": 1e3 * statistics.median(seconds) / max(1, len(images)),
+        "isa": interpreter.isa,
+        "threads": threads,
+        "session_bytes": interpreter.session_bytes,
+    }
+    if profile:
+        report["ops"] = [vars(op) for op in interpreter.ops()]
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    click.echo(
+        f"{report['images']} images, {report['milliseconds_per_image']:.3f} ms each "
+        f"({interpreter.isa}, {threads} thread{'s' if threads > 1 else ''})"
+    )
+    if profile:
+        for op in interpreter.ops():
+            click.echo(f"{op.nanoseconds / 1e3:10.1f} us  {op.kernel:24} {op.name}")
