@@ -2,6 +2,7 @@
 #
 #   make demo          train, convert, run and compare on the embedded images; results in build/demo/
 #   make test          all tests: C (release, sanitizers, NEON under qemu) and Python
+#   make bench         measure, and record the results in benchmarks/results/
 #   make lint          formatting, static checks
 #   make format        rewrite the sources in the project's format
 #   make test-oldest   the Python tests with the oldest supported TensorFlow (2.15.1)
@@ -23,12 +24,11 @@ CONSTRAINTS ?= constraints.txt
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 RUNTIME_SOURCES = $(shell find runtime -name '*.[ch]' -o -name 'CMakeLists.txt' -o -name '*.cmake' -o -name '*.json')
 C_SOURCES = $(shell find runtime -name '*.[ch]')
-CMAKE = $(abspath $(BIN))/cmake
-CTEST = $(abspath $(BIN))/ctest --output-on-failure -j $(JOBS)
+export PATH := $(abspath $(BIN)):$(PATH)
 HAVE_AARCH64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test test-c test-aarch64 test-python test-oldest lint format schema setup system clean
+.PHONY: demo test test-c test-aarch64 test-python test-oldest bench lint format schema setup system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -67,28 +67,28 @@ system:
 
 # ---- Testing ---------------------------------------------------------------------------------------------------
 
+# One build and test run of the C side by a preset of runtime/CMakePresets.json, into build/runtime-PRESET.
+define test_preset
+	cd runtime && cmake --preset $(1) >/dev/null
+	cmake --build build/runtime-$(1)
+	ctest --test-dir build/runtime-$(1) --output-on-failure -j $(JOBS)
+endef
+
 test-c: setup
-	$(CMAKE) -S runtime -B build/release -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DCMAKE_BUILD_TYPE=Release -DLQC_WERROR=ON -DLQC_TESTS=ON >/dev/null
-	$(CMAKE) --build build/release
-	$(CTEST) --test-dir build/release
-	$(CMAKE) -S runtime -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DLQC_WERROR=ON -DLQC_TESTS=ON -DLQC_SANITIZE=address,undefined >/dev/null
-	$(CMAKE) --build build/sanitize
-	$(CTEST) --test-dir build/sanitize
+	$(call test_preset,release)
+	$(call test_preset,sanitize)
 
 test-aarch64: setup system
-	@if $(HAVE_AARCH64); then \
-		$(CMAKE) -S runtime -B build/aarch64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-			-DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/runtime/cmake/aarch64-linux-gnu.cmake \
-			-DCMAKE_BUILD_TYPE=Release -DLQC_WERROR=ON -DLQC_TESTS=ON -DLQC_STATIC_CLI=ON >/dev/null; \
-		$(CMAKE) --build build/aarch64; \
-		$(CTEST) --test-dir build/aarch64; \
+ifeq ($(shell $(HAVE_AARCH64) && echo yes),yes)
+	$(call test_preset,aarch64)
+else
+	@if $(HAVE_AARCH64); then $(MAKE) test-aarch64; \
 	elif [ -n "$${CI:-}" ]; then \
 		echo "make: qemu-aarch64 or aarch64-linux-gnu-gcc is missing, which CI does not accept" >&2; exit 1; \
 	else \
 		echo "make: SKIPPED the NEON tests: qemu-aarch64 or aarch64-linux-gnu-gcc is missing"; \
 	fi
+endif
 
 test-python: setup
 	$(PYTEST)
@@ -98,6 +98,11 @@ test-oldest: system
 
 OLDEST_PYTHON = $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+# ---- Measuring -------------------------------------------------------------------------------------------------
+
+bench: test-c test-aarch64
+	$(BIN)/python benchmarks/runtime_size.py
 
 # ---- Keeping tidy ----------------------------------------------------------------------------------------------
 

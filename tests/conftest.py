@@ -32,7 +32,7 @@ def aarch64_cli() -> Path:
     for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed (Debian packages gcc-aarch64-linux-gnu and qemu-user)")
-    program = ROOT / "build" / "aarch64" / "larq-clip-run"
+    program = ROOT / "build" / "runtime-aarch64" / "larq-clip-run"
     if not program.exists():
         pytest.skip(f"{program} is not built: make test-aarch64 builds it")
     return program
