@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 UINT8_CODE = 8
 PREFIXES = ("", "fashion-")
-READERS = {"": Path.read_bytes, ".gz": lambda path: gzip.open(path).read(), ".xz": lambda path: lzma.open(path).read()}
+PARTS = ("train", "t10k")
+KINDS = (("images", 3), ("labels", 1))
+DECOMPRESSORS = {"": bytes, ".gz": gzip.decompress, ".xz": lzma.decompress}
 
 UInt8Array = NDArray[np.uint8]
 ImageSet = tuple[tuple[UInt8Array, UInt8Array], tuple[UInt8Array, UInt8Array]]
@@ -64,7 +66,7 @@ def _find(folder: Path, part: str, kind: str, rank: int) -> Path:
     """The file of one part ("train", "t10k") and kind ("images", "labels"): plain, .gz or .xz."""
     names = [f"{prefix}{part}-{kind}{dot}idx{rank}-ubyte" for prefix in PREFIXES for dot in "-."]
     for name in names:
-        for suffix in READERS:
+        for suffix in DECOMPRESSORS:
             if (folder / (name + suffix)).is_file():
                 return folder / (name + suffix)
     raise FileNotFoundError(
@@ -74,9 +76,9 @@ def _find(folder: Path, part: str, kind: str, rank: int) -> Path:
 
 
 def _read(path: Path, rank: int) -> UInt8Array:
-    suffix = path.suffix if path.suffix in READERS else ""
+    decompress = DECOMPRESSORS.get(path.suffix, bytes)
     try:
-        raw = READERS[suffix](path)
+        raw = decompress(path.read_bytes())
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be decompressed ({error}): download it again") from error
     return parse_idx(raw, rank, str(path))
@@ -99,10 +101,10 @@ def load_idx_folder(folder: str | os.PathLike) -> ImageSet:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder")
-    paths = {(part, kind): _find(folder, part, kind, rank) for part in ("train", "t10k") for kind, rank in _KINDS}
+    paths = {(part, kind): _find(folder, part, kind, rank) for part in PARTS for kind, rank in KINDS}
     loaded = []
-    for part in ("train", "t10k"):
-        images, labels = (_read(paths[part, kind], rank) for kind, rank in _KINDS)
+    for part in PARTS:
+        images, labels = (_read(paths[part, kind], rank) for kind, rank in KINDS)
         if len(images) != len(labels) or not len(images):
             raise ValueError(
                 f"{paths[part, 'images']} has {len(images)} images and {paths[part, 'labels']} has {len(labels)} "
@@ -116,6 +118,3 @@ def load_idx_folder(folder: str | os.PathLike) -> ImageSet:
             "they must agree"
         )
     return train, test
-
-
-_KINDS = (("images", 3), ("labels", 1))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from larq_clip.datasets import FASHION_MNIST_CLASSES, encode, fashion_mnist_subset, load_idx_folder
 from larq_clip.datasets.embedded import FOLDER, select
 from larq_clip.datasets.idx import format_idx, parse_idx
