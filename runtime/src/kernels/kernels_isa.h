@@ -27,6 +27,14 @@ void lqc_affine_wide_scalar(float *out, const uint32_t *sums, uint32_t missing, 
 
 #define LQC_WORD_BITS 64u
 
+/* Arrays of vectors live in registers only where every loop over them is unrolled, and early. */
+#if defined(__clang__)
+#  define LQC_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#  define LQC_UNROLL _Pragma("GCC unroll 16")
+#endif
+#define LQC_INLINE static inline __attribute__((always_inline))
+
 static inline uint32_t lqc_min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 /* n rounded up to a multiple; n near UINT32_MAX does not wrap in size_t arithmetic of 64 bits. */

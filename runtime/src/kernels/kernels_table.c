@@ -30,8 +30,7 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
 
 #if 0
 LQC_OVERRIDE(neon, NEON)
-#elif 0
-LQC_OVERRIDE(avx2, AVX2)
+#elif defined(__x86_64__)
 LQC_OVERRIDE(avx512, AVX512)
 #endif
 
@@ -46,8 +45,7 @@ static const isa_entry entries[] = {
   {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar},
 #if 0
   {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon},
-#elif 0
-  {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2},
+#elif defined(__x86_64__)
   {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512},
 #endif
 };

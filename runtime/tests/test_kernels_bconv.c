@@ -1,0 +1,352 @@
+/* Binary convolution kernels: scalar against a loop over bits, every other kernel against scalar.
+ *
+ *   test_kernels_bconv           tests
+ *   test_kernels_bconv --bench   binary multiply-accumulates a second, per kernel and shape
+ */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include <time.h>
+
+#include "kernels_testing.h"
+
+enum { MAX_RUNS = 64 };
+
+typedef enum bit_pattern { RANDOM, ALL_EQUAL, ALL_DIFFER, PATTERN_COUNT } bit_pattern;
+
+typedef struct bconv_case {
+  uint32_t channels, words, out_channels, kernel_h, kernel_w, stride, pixels;
+  bit_pattern pattern;
+  int with_initial;
+  int merge_rows;      /* one run a kernel row, else one a tap */
+  uint64_t taps;       /* bit t: tap t takes part */
+} bconv_case;
+
+/* All memory a kernel sees, each piece ending at a guard page. */
+typedef struct arenas {
+  guarded input, filters, offsets, runs, packed, initial, sums, expected;
+} arenas;
+
+static void print_case(const bconv_case *c, const char *kernel) {
+  fprintf(stderr, "%s: channels %u, out_channels %u, kernel %ux%u, stride %u, pixels %u, pattern %d, initial %d, "
+          "merged rows %d, taps %llx\n", kernel, c->channels, c->out_channels, c->kernel_h, c->kernel_w, c->stride,
+          c->pixels, (int)c->pattern, c->with_initial, c->merge_rows, (unsigned long long)c->taps);
+}
+
+static void fill_bits(uint64_t *words, size_t pixels, const bconv_case *c, uint64_t value, uint64_t *seed) {
+  for (size_t i = 0; i < pixels * c->words; ++i) {
+    words[i] = c->pattern == RANDOM ? random_u64(seed) : value;
+    if (i % c->words == c->words - 1) {
+      words[i] &= last_word_mask(c->channels);
+    }
+  }
+}
+
+static uint32_t make_runs(lqc_run *runs, const bconv_case *c, uint32_t image_w) {
+  uint32_t count = 0;
+  for (uint32_t t = 0; t < c->kernel_h * c->kernel_w; ++t) {
+    uint32_t x = t % c->kernel_w;
+    if (!(c->taps >> t & 1)) {
+      continue;
+    }
+    if (c->merge_rows && x > 0 && c->taps >> (t - 1) & 1) {
+      runs[count - 1].words += c->words;
+      continue;
+    }
+    runs[count++] = (lqc_run){(ptrdiff_t)((t / c->kernel_w * image_w + x) * c->words), t * c->words, c->words};
+  }
+  return count;
+}
+
+/* One number of the sums, from the definition. */
+static uint32_t naive_sum(const bconv_case *c, const uint64_t *input, const uint64_t *filters, uint32_t image_w,
+                          uint32_t pixel, uint32_t out) {
+  uint32_t sum = 0;
+  for (uint32_t t = 0; t < c->kernel_h * c->kernel_w; ++t) {
+    if (!(c->taps >> t & 1)) {
+      continue;
+    }
+    const uint64_t *x = input + (t / c->kernel_w * image_w + t % c->kernel_w + pixel * c->stride) * c->words;
+    const uint64_t *w = filters + (out * c->kernel_h * c->kernel_w + t) * c->words;
+    for (uint32_t channel = 0; channel < c->channels; ++channel) {
+      sum += (x[channel / 64] >> channel % 64 & 1) != (w[channel / 64] >> channel % 64 & 1);
+    }
+  }
+  return sum;
+}
+
+static uint32_t sum_at(const void *sums, int wide, size_t i) {
+  return wide ? ((const uint32_t *)sums)[i] : ((const uint16_t *)sums)[i];
+}
+
+/* Lays the case out in guarded memory and runs one kernel; the runs and their offsets end at guard pages too. */
+static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, arenas *memory, const uint64_t *input,
+                       const uint64_t *filters, const lqc_run *runs, uint32_t run_count, void *sums) {
+  uint32_t filter_words = c->kernel_h * c->kernel_w * c->words;
+  size_t size = kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
+  size_t stride = padded_channels(c->out_channels);
+  size_t packed_bytes = kernel->packed_bytes(c->out_channels, filter_words);
+  if (packed_bytes == 0 || packed_bytes % LQC_ALIGNMENT != 0) {
+    FAIL("%s: packed_bytes(%u, %u) is %zu", kernel->name, c->out_channels, filter_words, packed_bytes);
+  }
+  void *packed = guarded_last(&memory->packed, packed_bytes);
+  kernel->pack(packed, filters, c->out_channels, filter_words);
+  unsigned char *initial = guarded_last(&memory->initial, stride * size);
+  for (size_t i = 0; i < stride; ++i) {
+    uint32_t value = (uint32_t)(i * 2654435761u >> 17) % 32768;
+    if (kernel->wide) {
+      ((uint32_t *)(void *)initial)[i] = value;
+    } else {
+      ((uint16_t *)(void *)initial)[i] = (uint16_t)value;
+    }
+  }
+  for (uint32_t first = 0; first < c->pixels; first += kernel->max_pixels) {
+    uint32_t pixels = c->pixels - first < kernel->max_pixels ? c->pixels - first : kernel->max_pixels;
+    ptrdiff_t *offsets = guarded_last(&memory->offsets, pixels * sizeof(*offsets));
+    for (uint32_t p = 0; p < pixels; ++p) {
+      offsets[p] = (ptrdiff_t)((first + p) * c->stride * c->words);
+    }
+    lqc_bconv_tile tile = {
+      .input = input, .pixel_offsets = offsets, .pixels = pixels, .runs = runs, .run_count = run_count,
+      .weights = packed, .filter_words = filter_words, .out_channels = c->out_channels,
+      .initial = c->with_initial ? initial : NULL,
+      .sums = (unsigned char *)sums + first * stride * size, .sums_stride = stride,
+    };
+    kernel->accumulate(&tile);
+  }
+}
+
+static void test_case(const bconv_case *c, arenas *memory, uint64_t *seed) {
+  uint32_t image_w = (c->pixels - 1) * c->stride + c->kernel_w;
+  uint32_t taps = c->kernel_h * c->kernel_w;
+  size_t stride = padded_channels(c->out_channels);
+  uint64_t *input = guarded_last(&memory->input, (size_t)image_w * c->kernel_h * c->words * sizeof(*input));
+  uint64_t *filters = guarded_last(&memory->filters, (size_t)c->out_channels * taps * c->words * sizeof(*filters));
+  fill_bits(input, (size_t)image_w * c->kernel_h, c, ~(uint64_t)0, seed);
+  fill_bits(filters, (size_t)c->out_channels * taps, c, c->pattern == ALL_DIFFER ? 0 : ~(uint64_t)0, seed);
+  lqc_run made[MAX_RUNS];
+  uint32_t run_count = make_runs(made, c, image_w);
+  lqc_run *runs = guarded_last(&memory->runs, run_count * sizeof(*runs));
+  memcpy(runs, made, run_count * sizeof(*runs));
+
+  const lqc_bconv_kernel *scalar = lqc_bconv_kernel_at(0);
+  uint16_t *expected = guarded_last(&memory->expected, c->pixels * stride * sizeof(*expected));
+  run_kernel(scalar, c, memory, input, filters, runs, run_count, expected);
+  for (uint32_t i = 0; i < 8; ++i) {
+    uint32_t p = random_below(seed, c->pixels), o = random_below(seed, c->out_channels);
+    uint32_t initial = c->with_initial ? (uint32_t)((size_t)o * 2654435761u >> 17) % 32768 : 0;
+    uint32_t sum = initial + naive_sum(c, input, filters, image_w, p, o);
+    if (expected[p * stride + o] != sum) {
+      print_case(c, scalar->name);
+      FAIL("pixel %u, channel %u: %u, expected %u", p, o, expected[p * stride + o], sum);
+    }
+  }
+  const lqc_bconv_kernel *kernel;
+  for (size_t n = 1; (kernel = lqc_bconv_kernel_at(n)) != NULL; ++n) {
+    size_t size = kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
+    void *sums = guarded_last(&memory->sums, c->pixels * stride * size);
+    memset(sums, 0xa5, c->pixels * stride * size);
+    run_kernel(kernel, c, memory, input, filters, runs, run_count, sums);
+    for (uint32_t p = 0; p < c->pixels; ++p) {
+      for (uint32_t o = 0; o < c->out_channels; ++o) {
+        uint32_t sum = sum_at(sums, kernel->wide, p * stride + o);
+        if (sum != expected[p * stride + o]) {
+          print_case(c, kernel->name);
+          FAIL("pixel %u, channel %u: %u, expected %u", p, o, sum, expected[p * stride + o]);
+        }
+      }
+    }
+  }
+}
+
+static bconv_case make_case(uint32_t channels, uint32_t out_channels, uint32_t kernel_h, uint32_t kernel_w,
+                            uint32_t pixels) {
+  return (bconv_case){
+    .channels = channels, .words = (channels + 63) / 64, .out_channels = out_channels, .kernel_h = kernel_h,
+    .kernel_w = kernel_w, .stride = 1, .pixels = pixels, .pattern = RANDOM, .with_initial = 0, .merge_rows = 1,
+    .taps = ((uint64_t)1 << kernel_h * kernel_w) - 1,
+  };
+}
+
+static void test_shapes(arenas *memory, uint64_t *seed) {
+  static const uint32_t sizes[][2] = {{1, 1}, {3, 3}, {2, 3}, {5, 5}, {1, 7}};
+  for (size_t i = 0; i < TEST_CHANNELS_COUNT; ++i) {
+    for (size_t o = 0; o < TEST_CHANNELS_COUNT; ++o) {
+      for (int pattern = 0; pattern < PATTERN_COUNT; ++pattern) {
+        size_t s = (i + o + (size_t)pattern) % 5;
+        if (test_channels[i] == 512 && sizes[s][0] == 5) {
+          s = 1;
+        }
+        bconv_case c = make_case(test_channels[i], test_channels[o], sizes[s][0], sizes[s][1],
+                                 1 + random_below(seed, LQC_MAX_TILE_PIXELS));
+        c.pattern = (bit_pattern)pattern;
+        c.with_initial = (int)random_below(seed, 2);
+        c.merge_rows = (int)random_below(seed, 2);
+        c.stride = 1 + random_below(seed, 2);
+        test_case(&c, memory, seed);
+        c.taps &= random_u64(seed); /* as at a border, or none at all */
+        test_case(&c, memory, seed);
+      }
+    }
+  }
+}
+
+static void test_every_tile(arenas *memory, uint64_t *seed) {
+  for (uint32_t pixels = 1; pixels <= LQC_MAX_TILE_PIXELS + 1; ++pixels) {
+    for (uint32_t out = 1; out <= 130; out += out < 70 ? 1 : 13) {
+      bconv_case c = make_case(1 + random_below(seed, 200), out, 1, 3, pixels);
+      test_case(&c, memory, seed);
+    }
+  }
+  bconv_case none = make_case(64, 64, 3, 3, 5);
+  none.taps = 0;
+  test_case(&none, memory, seed);
+  none.with_initial = 1;
+  test_case(&none, memory, seed);
+}
+
+/* Every number of words in a run up to 80 with all bits different: byte lanes would overflow at 32 words. Then the
+ * largest K. */
+static void test_saturating(arenas *memory, uint64_t *seed) {
+  for (uint32_t words = 1; words <= 80; ++words) {
+    bconv_case c = make_case(words * 64, 9, 1, 1, 5);
+    c.pattern = ALL_DIFFER;
+    test_case(&c, memory, seed);
+    c = make_case(words * 64 / 3 + 1, 41, 1, 3, 3);
+    c.pattern = ALL_DIFFER;
+    c.merge_rows = 0;
+    test_case(&c, memory, seed);
+  }
+  for (int pattern = 0; pattern < PATTERN_COUNT; ++pattern) {
+    bconv_case c = make_case(LQC_BCONV_MAX_K, 41, 1, 1, 6);
+    c.pattern = (bit_pattern)pattern;
+    test_case(&c, memory, seed);
+    c.with_initial = 1;
+    test_case(&c, memory, seed);
+    c = make_case(LQC_BCONV_MAX_K / 25, 33, 5, 5, 3);
+    c.pattern = (bit_pattern)pattern;
+    test_case(&c, memory, seed);
+  }
+}
+
+/* Sums beyond 16 bits: only the wide kernel. */
+static void test_wide(void) {
+  enum { WORDS = 2000, OUT = 3 };
+  static uint64_t input[WORDS], filters[OUT * WORDS];
+  const lqc_bconv_kernel *kernel = NULL;
+  for (size_t n = 0; lqc_bconv_kernel_at(n) != NULL; ++n) {
+    kernel = lqc_bconv_kernel_at(n)->wide ? lqc_bconv_kernel_at(n) : kernel;
+  }
+  if (kernel == NULL || kernel->packed_bytes(OUT, WORDS) > sizeof(filters) + LQC_ALIGNMENT) {
+    FAIL("the list of kernels has no wide one");
+  }
+  for (size_t i = 0; i < WORDS; ++i) {
+    filters[WORDS + i] = ~(uint64_t)0;
+    filters[2 * WORDS + i] = (uint64_t)0xff << 56;
+  }
+  static _Alignas(LQC_ALIGNMENT) uint64_t packed[OUT * WORDS + LQC_ALIGNMENT];
+  kernel->pack(packed, filters, OUT, WORDS);
+  uint32_t initial[LQC_SUMS_MULTIPLE] = {7, 70000, 1}, sums[LQC_SUMS_MULTIPLE];
+  ptrdiff_t offset = 0;
+  lqc_run run = {0, 0, WORDS};
+  lqc_bconv_tile tile = {
+    .input = input, .pixel_offsets = &offset, .pixels = 1, .runs = &run, .run_count = 1, .weights = packed,
+    .filter_words = WORDS, .out_channels = OUT, .initial = initial, .sums = sums, .sums_stride = LQC_SUMS_MULTIPLE,
+  };
+  kernel->accumulate(&tile);
+  if (sums[0] != 7 || sums[1] != 70000 + 64 * WORDS || sums[2] != 1 + 8 * WORDS) {
+    FAIL("%s: sums %u %u %u", kernel->name, sums[0], sums[1], sums[2]);
+  }
+}
+
+static void test_packed_bytes(void) {
+  const lqc_bconv_kernel *kernel;
+  for (size_t n = 0; (kernel = lqc_bconv_kernel_at(n)) != NULL; ++n) {
+    if (kernel->max_pixels < 1 || kernel->max_pixels > LQC_MAX_TILE_PIXELS) {
+      FAIL("%s: max_pixels is %u", kernel->name, kernel->max_pixels);
+    }
+    if (kernel->packed_bytes(UINT32_MAX, UINT32_MAX) != 0) {
+      FAIL("%s: packed_bytes does not report its overflow", kernel->name);
+    }
+  }
+}
+
+/* ---- Benchmark ----------------------------------------------------------------------------------------------- */
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* A valid 3x3 convolution of a (size + 2)^2 image, row by row. */
+static double bench_layer(const lqc_bconv_kernel *kernel, uint32_t size, uint32_t channels, uint32_t repeat) {
+  uint32_t words = channels / 64, image_w = size + 2, filter_words = 9 * words;
+  uint64_t seed = 1;
+  uint64_t *input = malloc((size_t)image_w * image_w * words * 8), *filters = malloc((size_t)channels * filter_words * 8);
+  void *packed = aligned_alloc(LQC_ALIGNMENT, kernel->packed_bytes(channels, filter_words));
+  void *sums = aligned_alloc(LQC_ALIGNMENT, (size_t)LQC_MAX_TILE_PIXELS * channels * 4);
+  if (!input || !filters || !packed || !sums) {
+    FAIL("out of memory");
+  }
+  for (size_t i = 0; i < (size_t)image_w * image_w * words; ++i) {
+    input[i] = random_u64(&seed);
+  }
+  for (size_t i = 0; i < (size_t)channels * filter_words; ++i) {
+    filters[i] = random_u64(&seed);
+  }
+  kernel->pack(packed, filters, channels, filter_words);
+  bconv_case c = make_case(channels, channels, 3, 3, 1);
+  lqc_run runs[MAX_RUNS];
+  uint32_t run_count = make_runs(runs, &c, image_w);
+  double best = 1e9;
+  for (uint32_t round = 0; round < repeat; ++round) {
+    double start = seconds();
+    for (uint32_t first = 0; first < size * size; first += kernel->max_pixels) {
+      uint32_t pixels = size * size - first < kernel->max_pixels ? size * size - first : kernel->max_pixels;
+      ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
+      for (uint32_t p = 0; p < pixels; ++p) {
+        offsets[p] = (ptrdiff_t)(((first + p) / size * image_w + (first + p) % size) * words);
+      }
+      lqc_bconv_tile tile = {
+        .input = input, .pixel_offsets = offsets, .pixels = pixels, .runs = runs, .run_count = run_count,
+        .weights = packed, .filter_words = filter_words, .out_channels = channels, .initial = NULL, .sums = sums,
+        .sums_stride = padded_channels(channels),
+      };
+      kernel->accumulate(&tile);
+    }
+    double taken = seconds() - start;
+    best = taken < best ? taken : best;
+  }
+  free(input);
+  free(filters);
+  free(packed);
+  free(sums);
+  return (double)size * size * channels * channels * 9 / best * 1e-9;
+}
+
+static void bench(void) {
+  static const uint32_t shapes[][2] = {{56, 64}, {28, 128}, {14, 256}, {7, 512}};
+  const lqc_bconv_kernel *kernel;
+  for (size_t n = 0; (kernel = lqc_bconv_kernel_at(n)) != NULL; ++n) {
+    for (size_t s = 0; s < 4; ++s) {
+      printf("%-22s %2ux%-2u x%-3u 3x3  %8.1f GMAC/s\n", kernel->name, shapes[s][0], shapes[s][0], shapes[s][1],
+             bench_layer(kernel, shapes[s][0], shapes[s][1], 20));
+    }
+  }
+}
+
+int main(int argc, char **argv) {
+  if (argc == 2 && strcmp(argv[1], "--bench") == 0) {
+    bench();
+    return 0;
+  }
+  arenas memory = {guarded_new(1 << 20), guarded_new(4 << 20), guarded_new(4096),    guarded_new(4096),
+                   guarded_new(16 << 20), guarded_new(1 << 16), guarded_new(1 << 18), guarded_new(1 << 18)};
+  uint64_t seed = 2026;
+  test_packed_bytes();
+  test_every_tile(&memory, &seed);
+  test_shapes(&memory, &seed);
+  test_saturating(&memory, &seed);
+  test_wide();
+  printf("bconv kernels: ok\n");
+  return 0;
+}
