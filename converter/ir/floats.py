@@ -1,0 +1,56 @@
+"""The float32 formulas of the file's ops, rounded step by step in the order that the runtime keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larq_clip.arithmetic import WindowAxis, window_reduce
+
+Floats = NDArray[np.float32]
+Axes = tuple[WindowAxis, WindowAxis]
+
+
+def conv2d(x: Floats, weights: Floats, axes: Axes, bias: Floats | None) -> Floats:
+    """Convolution with zero padding: ``(batch, height, width, in)`` to ``(batch, out_h, out_w, out)``.
+
+    Sums run over kernel_h, kernel_w, in_channels in this order, from 0, with one rounding per product and one per
+    addition; the bias comes last. Weights: ``(kernel_h, kernel_w, in, out)``.
+    """
+    rows, columns = axes
+    total = np.zeros((x.shape[0], rows.out, columns.out, weights.shape[3]), np.float32)
+    for i in range(rows.kernel):
+        y = [p for p in range(rows.out) if i in rows.taps(p)]
+        for j in range(columns.kernel):
+            z = [p for p in range(columns.out) if j in columns.taps(p)]
+            if not y or not z:
+                continue
+            source = x[:, [p * rows.stride - rows.pad_before + i * rows.dilation for p in y]][
+                :, :, [p * columns.stride - columns.pad_before + j * columns.dilation for p in z]
+            ]
+            place = (slice(None), *np.ix_(y, z))
+            part = total[place]
+            for channel in range(weights.shape[2]):
+                part = part + source[..., channel, None] * weights[i, j, channel]
+            total[place] = part
+    return total if bias is None else total + bias
+
+
+def average_pool2d(x: Floats, axes: Axes) -> Floats:
+    """Sum over the window's pixels inside the image, in row-major order, divided by their number."""
+    rows, columns = axes
+    total = window_reduce(x, axes, np.add, np.zeros((), np.float32))
+    inside = [[len(rows.taps(p)) * len(columns.taps(q)) for q in range(columns.out)] for p in range(rows.out)]
+    return total / np.asarray(inside, np.float32)[None, :, :, None]
+
+
+def affine(x: Floats, multiplier: Floats | None, offset: Floats | None) -> Floats:
+    """round(round(multiplier * x) + offset), per channel."""
+    product = x if multiplier is None else multiplier * x
+    return product if offset is None else product + offset
+
+
+def softmax(x: Floats) -> Floats:
+    """exp(x - max x) / sum of the same, over the last axis."""
+    powers = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    return powers / np.sum(powers, axis=-1, keepdims=True)

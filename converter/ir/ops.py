@@ -1,0 +1,301 @@
+"""The ops of the IR. Each is a frozen node that names its input and output tensors and can evaluate itself.
+
+An evaluator takes the input array with a leading batch axis, and the tensors that describe input and output; bits are
+unpacked, 1 for -1. Integer arithmetic is that of `larq_clip.arithmetic`, float arithmetic that of `ir.floats`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larq_clip import arithmetic
+from larq_clip.converter.ir import floats
+from larq_clip.converter.ir.tensors import DType, Tensor, Window, image_shape, values
+
+Floats = NDArray[np.float32]
+
+
+def _as_images(x: NDArray, tensor: Tensor) -> NDArray:
+    """``(batch, height, width, channels)``."""
+    return x.reshape(x.shape[0], *image_shape(tensor.shape))
+
+
+def _like(x: NDArray, tensor: Tensor) -> NDArray:
+    """``(batch, ...)`` in the shape and type of a tensor."""
+    return x.reshape(x.shape[0], *tensor.shape).astype(tensor.dtype.numpy, copy=False)
+
+
+class Activation(enum.IntEnum):
+    """What a float op applies last; the numbers are those of the file."""
+
+    NONE = 0
+    RELU = 1
+
+    def __call__(self, x: Floats) -> Floats:
+        return np.maximum(x, np.float32(0)) if self is Activation.RELU else x
+
+
+class Epilogue(enum.IntEnum):
+    """What becomes of a binary accumulator; the numbers are those of the file."""
+
+    ACCUMULATOR = -1  # int32, as it is: imported graphs only
+    THRESHOLD = 0
+    CLIP = 1
+    AFFINE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """A node. `name` joins, with '+', the names of the Keras layers that it came from."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def input(self) -> str:
+        return self.inputs[0]
+
+    @property
+    def output(self) -> str:
+        return self.outputs[0]
+
+    @property
+    def type(self) -> str:
+        return type(self).__name__
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        """Output array of an input array, both with a leading batch axis."""
+        raise NotImplementedError(f"{self.type} has no evaluator")
+
+
+def join_names(*ops: Op) -> str:
+    """Name of a fused op: the layers' names once each, joined by '+', without the ``:input`` quantizers."""
+    parts = dict.fromkeys(part for op in ops for part in op.name.split("+"))
+    layers = [part for part in parts if ":" not in part]
+    return "+".join(layers or parts)
+
+
+# ---- Binary ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryConv2D(Op):
+    """Binary convolution: exact accumulator a = K - 2 popcount(x xor w), then an epilogue.
+
+    v = a where `clip_limit` is 0, else clip(floor(a / 2^step_log2 + 1/2), +-clip_limit), which stands for
+    v * 2^step_log2. Epilogues: ACCUMULATOR int32 a; THRESHOLD bit, +1 <=> (v > thresholds) xor invert; CLIP int8 v;
+    AFFINE float32 round(round(multiplier * v * 2^step_log2) + offset). Paper: section 3.3, Algorithm 1, equation 2.
+
+    Attributes:
+        weights: bits ``(out_channels, kernel_h, kernel_w, in_channels / groups)``.
+        thresholds: int8, int16 or int32 ``(out_channels,)``.
+        invert: bits ``(out_channels,)``, none where no channel is inverted.
+    """
+
+    window: Window
+    weights: NDArray[np.uint8] = field(repr=False)
+    groups: int = 1
+    pad_value: int = 0
+    clip_limit: int = 0
+    step_log2: int = 0
+    epilogue: Epilogue = Epilogue.ACCUMULATOR
+    thresholds: NDArray[np.integer] | None = field(default=None, repr=False)
+    invert: NDArray[np.uint8] | None = field(default=None, repr=False)
+    multiplier: Floats | None = field(default=None, repr=False)
+    offset: Floats | None = field(default=None, repr=False)
+
+    @property
+    def out_channels(self) -> int:
+        return self.weights.shape[0]
+
+    @property
+    def k(self) -> int:
+        """K: products that meet in an accumulator whose taps are all inside the image; |a| <= K."""
+        return int(np.prod(self.weights.shape[1:]))
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        axes = self.window.axes(source.shape, result.shape)
+        v = arithmetic.binary_conv2d(_as_images(x, source), self.weights, axes, self.pad_value, self.groups)
+        step = 1.0
+        if self.clip_limit:
+            step = 2.0**self.step_log2
+            v = arithmetic.clip_accumulator(v, clip_bits(self.clip_limit), step)
+        if self.epilogue is Epilogue.THRESHOLD:
+            v = arithmetic.threshold_bits(v, arithmetic.Thresholds(self.thresholds, _mask(self.invert, result)))
+        elif self.epilogue is Epilogue.AFFINE:
+            v = floats.affine(v.astype(np.float32) * np.float32(step), self.multiplier, self.offset)
+        return _like(v, result)
+
+
+def clip_bits(limit: int) -> int:
+    """Width in bits of a clip to +-limit, limit = 2^(bits - 1) - 1."""
+    return (limit + 1).bit_length()
+
+
+def _mask(invert: NDArray[np.uint8] | None, tensor: Tensor) -> NDArray[np.uint8]:
+    return np.zeros(tensor.channels, np.uint8) if invert is None else invert
+
+
+@dataclass(frozen=True, eq=False)
+class AccumulatorClip(Op):
+    """q = clip(floor(a / 2^step_log2 + 1/2), +-limit) of an int32 accumulator (Algorithm 1, line 7).
+
+    The output counts as q * 2^step_log2: it is int8 with that many negative fraction bits where limit <= 127, and
+    otherwise float32 holding the product.
+    """
+
+    limit: int
+    step_log2: int = 0
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        q = arithmetic.clip_accumulator(x, clip_bits(self.limit), 2.0**self.step_log2)
+        if result.dtype is DType.FLOAT32:
+            return q.astype(np.float32) * np.float32(2.0**self.step_log2)
+        return _like(q, result)
+
+
+@dataclass(frozen=True, eq=False)
+class Bitpack(Op):
+    """Sign of a tensor, as bits.
+
+    float32: +1 <=> (x >= thresholds[c]) xor invert[c], thresholds 0 where none. Integers: +1 <=> (q > thresholds[c])
+    xor invert[c], thresholds -1 where none. Without thresholds it is Larq's ``ste_sign``.
+    """
+
+    thresholds: NDArray | None = field(default=None, repr=False)
+    invert: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        invert = _mask(self.invert, result)
+        if source.dtype is DType.FLOAT32:
+            tau = np.zeros(result.channels, np.float32) if self.thresholds is None else self.thresholds
+            return arithmetic.float_threshold_bits(x, arithmetic.FloatThresholds(tau, invert))
+        limits = np.full(result.channels, -1, np.int32) if self.thresholds is None else self.thresholds
+        return arithmetic.threshold_bits(x, arithmetic.Thresholds(limits, invert))
+
+
+@dataclass(frozen=True, eq=False)
+class BitMaxPool2D(Op):
+    """Largest sign in a window: AND of the bits (1 for -1) inside the image, then xor invert[c]."""
+
+    window: Window
+    invert: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        axes = self.window.axes(source.shape, result.shape)
+        return _like(arithmetic.bit_max_pool2d(_as_images(x, source), axes, self.invert), result)
+
+
+@dataclass(frozen=True, eq=False)
+class Unpack(Op):
+    """+1.0 or -1.0 of a bit."""
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        return values(x, source)
+
+
+# ---- Numbers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2D(Op):
+    """float32 convolution with zero padding, then the activation; a dense layer is 1x1 over one pixel.
+
+    Attributes:
+        weights: ``(kernel_h, kernel_w, in_channels, out_channels)``.
+        bias: ``(out_channels,)``.
+    """
+
+    window: Window
+    weights: Floats = field(repr=False)
+    bias: Floats | None = field(default=None, repr=False)
+    activation: Activation = Activation.NONE
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        axes = self.window.axes(source.shape, result.shape)
+        return _like(self.activation(floats.conv2d(_as_images(x, source), self.weights, axes, self.bias)), result)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Op):
+    """Batch normalization with its moving statistics, to float32: gamma / sqrt(variance + epsilon) per channel.
+
+    `fused` says which of TensorFlow's two formulas rounds: (x - mean) * scale + beta for images, and
+    x * scale + (beta - mean * scale) for vectors. The last bit of either depends on the machine's instructions, so
+    where `keras` is given, it is the specification: it evaluates the actual Keras layer on float32.
+    """
+
+    gamma: Floats = field(repr=False)
+    beta: Floats = field(repr=False)
+    mean: Floats = field(repr=False)
+    variance: Floats = field(repr=False)
+    epsilon: float
+    fused: bool = True
+    keras: Callable[[Floats], Floats] | None = field(default=None, repr=False)
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        numbers = values(x, source)
+        if self.keras is not None:
+            return self.keras(numbers)
+        scale = self.gamma / np.sqrt(self.variance + np.float32(self.epsilon))
+        if self.fused:
+            return (numbers - self.mean) * scale + self.beta
+        return numbers * scale + (self.beta - self.mean * scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Op):
+    """round(round(multiplier[c] * x) + offset[c]) in float32, then the activation; an integer counts as q * 2^-f."""
+
+    multiplier: Floats | None = field(default=None, repr=False)
+    offset: Floats | None = field(default=None, repr=False)
+    activation: Activation = Activation.NONE
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        return self.activation(floats.affine(values(x, source), self.multiplier, self.offset))
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool2D(Op):
+    """Largest number over the window's pixels inside the image."""
+
+    window: Window
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        axes = self.window.axes(source.shape, result.shape)
+        lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        pooled = arithmetic.window_reduce(_as_images(x, source), axes, np.maximum, np.asarray(lowest, x.dtype))
+        return _like(pooled, result)
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool2D(Op):
+    """Mean over the window's pixels inside the image."""
+
+    window: Window
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        axes = self.window.axes(source.shape, result.shape)
+        return _like(floats.average_pool2d(_as_images(values(x, source), source), axes), result)
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(Op):
+    """Softmax over the last axis."""
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        return floats.softmax(values(x, source))
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Op):
+    """The same elements in the same order under the output's shape."""
+
+    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        return _like(x, result)

@@ -1,0 +1,143 @@
+"""Tensors of the IR: names, types and shapes, and the window that convolutions and pools move over an image."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larq_clip.arithmetic import WindowAxis, packed_words, window_axis
+
+Shape = tuple[int, ...]
+
+
+class DType(enum.IntEnum):
+    """Type of a tensor or constant; the numbers are those of the file."""
+
+    BIT = 0
+    INT8 = 1
+    INT16 = 2
+    INT32 = 3
+    FLOAT32 = 4
+
+    @property
+    def numpy(self) -> np.dtype:
+        """Type of the NumPy array that holds such a tensor while evaluating; bits are unpacked, one a byte."""
+        return np.dtype(("u1", "<i1", "<i2", "<i4", "<f4")[self])
+
+    def stored_bytes(self, shape: Shape) -> int:
+        """Bytes of a tensor of this type in the arena or the file; the last axis of bits is packed into words."""
+        if self is DType.BIT:
+            return count(shape[:-1]) * packed_words(shape[-1]) * 8
+        return count(shape) * self.numpy.itemsize
+
+
+INTEGERS = (DType.INT8, DType.INT16, DType.INT32)
+
+
+def count(shape: Shape) -> int:
+    """Product of the axes."""
+    product = 1
+    for axis in shape:
+        product *= axis
+    return product
+
+
+def image_shape(shape: Shape) -> tuple[int, int, int]:
+    """``(height, width, channels)``; ``(channels,)`` is an image of one pixel.
+
+    Raises:
+        ValueError: for another number of axes.
+    """
+    if len(shape) == 1:
+        return (1, 1, shape[0])
+    if len(shape) == 3:
+        return (shape[0], shape[1], shape[2])
+    raise ValueError(f"shape {shape} has {len(shape)} axes; accepted are 1 and 3, without the batch")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A value between two ops.
+
+    Attributes:
+        name: unique in its graph. For a Keras layer X: ``X:input`` is its quantized input, ``X:accumulator`` the raw
+            accumulator, ``X:clipped`` what is left after the clip, and ``X`` the layer's output (the last of these).
+        dtype: type of its elements.
+        shape: ``(height, width, channels)`` or ``(channels,)``, without the batch.
+        fraction_bits: f of integers q that stand for q * 2^-f: none (0), one, or one per channel.
+    """
+
+    name: str
+    dtype: DType
+    shape: Shape
+    fraction_bits: tuple[int, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of one image in the arena."""
+        return self.dtype.stored_bytes(self.shape)
+
+
+def values(array: NDArray, tensor: Tensor) -> NDArray[np.float32]:
+    """The numbers that a tensor's elements stand for, as float32: q * 2^-f for integers, +1 or -1 for bits."""
+    if tensor.dtype is DType.BIT:
+        return np.float32(1) - np.float32(2) * array.astype(np.float32)
+    numbers = array.astype(np.float32)
+    if tensor.fraction_bits:
+        numbers = numbers * np.exp2(-np.asarray(tensor.fraction_bits, np.float64)).astype(np.float32)
+    return numbers
+
+
+@dataclass(frozen=True)
+class Window:
+    """Position of a kernel over an image: output pixel (y, x) sees, at tap (i, j), the input pixel
+    (y * stride_h - pad_top + i * dilation_h, x * stride_w - pad_left + j * dilation_w)."""
+
+    kernel_h: int = 1
+    kernel_w: int = 1
+    stride_h: int = 1
+    stride_w: int = 1
+    dilation_h: int = 1
+    dilation_w: int = 1
+    pad_top: int = 0
+    pad_left: int = 0
+
+    @classmethod
+    def place(
+        cls,
+        shape: Shape,
+        kernel: tuple[int, int],
+        strides: tuple[int, int] = (1, 1),
+        dilation: tuple[int, int] = (1, 1),
+        padding: str = "valid",
+    ) -> tuple[Window, tuple[int, int]]:
+        """The window that Keras places over an image of `shape`, and ``(height, width)`` of the output.
+
+        Raises:
+            ValueError: see `larq_clip.arithmetic.window_axis`.
+        """
+        height, width, _ = image_shape(shape)
+        rows = window_axis(height, kernel[0], strides[0], dilation[0], padding)
+        columns = window_axis(width, kernel[1], strides[1], dilation[1], padding)
+        window = cls(*kernel, *strides, *dilation, rows.pad_before, columns.pad_before)
+        return window, (rows.out, columns.out)
+
+    def axes(self, source: Shape, result: Shape) -> tuple[WindowAxis, WindowAxis]:
+        """Rows and columns for `larq_clip.arithmetic`, between an input and an output shape."""
+        (height, width, _), (out_h, out_w, _) = image_shape(source), image_shape(result)
+        return (
+            WindowAxis(height, self.kernel_h, self.stride_h, self.dilation_h, self.pad_top, out_h),
+            WindowAxis(width, self.kernel_w, self.stride_w, self.dilation_w, self.pad_left, out_w),
+        )
+
+    @property
+    def taps(self) -> int:
+        """Pixels of the kernel."""
+        return self.kernel_h * self.kernel_w

@@ -1,0 +1,205 @@
+"""Turn monotone functions before a sign into thresholds (equation 2 of the paper).
+
+The algebra, per channel. Let F = f_n ∘ … ∘ f_1 be the ops between a tensor S and a sign, without their max pools:
+bias, batch norm, relu. Each f rises or falls weakly, in float32 too, since rounding is monotone. So does F, and
+
+    1.  sign(F(v)) = +1  ⇔  (v > T) xor invert            invert where F falls
+    2.  max over a window of F_k(v) = F_k(max v) where F_k = f_k ∘ … ∘ f_1 rises, F_k(min v) where it falls.
+
+T is found by evaluating F, with the actual Keras layers, on S's domain: every integer in [−K, K], the clip's range, or
+every finite float32; no formula is trusted. A max pool after F_k becomes an AND of bits (1 for −1). Before that pool
+the bits must rank pixels as F_k does, so they are inverted where F_k falls:
+
+    3.  bits leave the threshold inverted by p_1, and pool k inverts by p_k xor p_(k+1), where p_k = [F_k falls] at
+        the k-th pool and the last p is `invert`.
+
+So with the pool before a batch norm with γ < 0 the convolution does not invert and the pool does; with the pool
+after it, the convolution inverts and the pool does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larq_clip import arithmetic
+from larq_clip.arithmetic import clip_limit
+from larq_clip.converter import ir
+from larq_clip.converter.ir import DType, Epilogue, Graph, Op, Replacement, Tensor
+from larq_clip.converter.passes.base import apply_everywhere
+
+INT8_LIMIT = clip_limit(8)
+
+
+def fuse_thresholds(graph: Graph) -> Graph:
+    """Two rewrites, for a chain of BatchNorm, Affine and MaxPool2D ops before a Bitpack without thresholds:
+
+        BinaryConv2D → [AccumulatorClip] → chain → Bitpack  ⇒  BinaryConv2D(Threshold) → [BitMaxPool2D …]
+        S → chain → Bitpack                                 ⇒  S → Bitpack(thresholds) → [BitMaxPool2D …]
+
+    The first fires where no other op reads, and no output is, a tensor in between. The second takes the rest: a
+    float or int8 tensor S, and accumulators that are needed as numbers too (they become float32, exactly). Where
+    others read a tensor of the chain, the chain stays for them. The chain is as long as possible.
+
+    It does not fire on a Bitpack with thresholds, on one that follows S directly, nor on bits. It ends because each
+    rewrite replaces a Bitpack that can be rewritten by an op that cannot.
+    """
+    return apply_everywhere(graph, _rewrite)
+
+
+class Chain(NamedTuple):
+    """The ops from a tensor to a sign, in order of execution, and the accumulator's convolution and clip if any."""
+
+    root: Tensor
+    ops: list[Op]
+    sign: Op
+    conv: ir.BinaryConv2D | None = None
+    clip: ir.AccumulatorClip | None = None
+
+
+def find_chain(graph: Graph, sign: Op) -> Chain:
+    """Walk up from a sign as far as elementwise monotone ops and max pools go."""
+    ops: list[Op] = []
+    name, exclusive = sign.input, True
+    while True:
+        exclusive = exclusive and graph.only_consumer(name) is not None
+        producer = graph.producer(name)
+        if not isinstance(producer, (ir.BatchNorm, ir.Affine, ir.MaxPool2D)):
+            break
+        ops.insert(0, producer)
+        name = producer.input
+    chain = Chain(graph.tensors[name], ops, sign)
+    if not exclusive:
+        return chain
+    clip = None
+    if isinstance(producer, ir.AccumulatorClip) and graph.only_consumer(producer.input) is not None:
+        clip, producer = producer, graph.producer(producer.input)
+    if isinstance(producer, ir.BinaryConv2D) and producer.epilogue is Epilogue.ACCUMULATOR:
+        return chain._replace(conv=producer, clip=clip)
+    return chain
+
+
+def _rewrite(graph: Graph, op: Op) -> Replacement | None:
+    if not isinstance(op, ir.Bitpack) or op.thresholds is not None or op.invert is not None:
+        return None
+    chain = find_chain(graph, op)
+    if chain.conv is not None:
+        return _fuse_into_conv(graph, chain, chain.conv)
+    if chain.ops:
+        return _fuse_into_bitpack(graph, chain)
+    return None
+
+
+def _fuse_into_conv(graph: Graph, chain: Chain, conv: ir.BinaryConv2D) -> Replacement:
+    clip = chain.clip
+    limit = conv.k if clip is None else clip.limit
+    step = 1.0 if clip is None else 2.0**clip.step_log2
+    follow = _Follower(graph, chain, lambda v: v.astype(np.float32) * np.float32(step))
+    found = arithmetic.find_thresholds(-limit, limit, chain.root.channels, follow.sign_bits)
+    falls = follow.falls_at_pools(np.array([-limit, limit]))
+    dtype = np.int8 if clip is not None and limit <= INT8_LIMIT else smallest_integer(found.threshold)
+    fused = dataclasses.replace(
+        conv,
+        epilogue=Epilogue.THRESHOLD,
+        clip_limit=0 if clip is None else clip.limit,
+        step_log2=0 if clip is None else clip.step_log2,
+        thresholds=found.threshold.astype(dtype),
+    )
+    return _with_pools(graph, chain, fused, [*falls, found.invert])
+
+
+def _fuse_into_bitpack(graph: Graph, chain: Chain) -> Replacement:
+    root = chain.root
+    follow = _Follower(graph, chain, lambda v: ir.values(v, root) if root.dtype is DType.INT8 else v)
+    if root.dtype is DType.INT8:
+        found = arithmetic.find_thresholds(-INT8_LIMIT, INT8_LIMIT, root.channels, follow.sign_bits)
+        thresholds: NDArray = found.threshold.astype(np.int8)
+        ends: NDArray = np.array([-INT8_LIMIT, INT8_LIMIT])
+        invert = found.invert
+    else:
+        # int32 accumulators that reach this point are stored as float32, see `lower_accumulators`.
+        tau = arithmetic.find_float_thresholds(root.channels, follow.sign_bits)
+        thresholds, invert = tau.threshold, tau.invert
+        ends = np.array([-1, 1], np.float32) * np.finfo(np.float32).max
+    bits = ir.Bitpack(chain.sign.name, (root.name,), ("",), thresholds)
+    return _with_pools(graph, chain, bits, [*follow.falls_at_pools(ends), invert])
+
+
+def smallest_integer(array: NDArray[np.integer]) -> type[np.integer]:
+    """The narrowest of int8, int16 and int32 that holds every element."""
+    for dtype in (np.int8, np.int16):
+        if np.all(array == array.astype(dtype)):
+            return dtype
+    return np.int32
+
+
+class _Follower(NamedTuple):
+    """Evaluates a chain on single numbers instead of images, a pixel a number, pools left out."""
+
+    graph: Graph
+    chain: Chain
+    value_of: Callable[[NDArray], NDArray]
+
+    def _steps(self, v: NDArray) -> list[tuple[Op, NDArray]]:
+        """Each op with its output at ``(n, channels)`` domain values; a pool passes its input on."""
+        x = np.asarray(self.value_of(v), np.float32)
+        steps: list[tuple[Op, NDArray]] = []
+        for op in self.chain.ops:
+            if not isinstance(op, ir.MaxPool2D):
+                # The rank matters: Keras rounds differently for images and for vectors.
+                shape = self.graph.result(op).shape
+                pixel = Tensor("", DType.FLOAT32, (1,) * (len(shape) - 1) + shape[-1:])
+                x = op.evaluate(x.reshape(len(v), *pixel.shape), pixel, pixel).reshape(np.shape(v))
+            steps.append((op, x))
+        return steps
+
+    def sign_bits(self, v: NDArray) -> NDArray[np.uint8]:
+        """Packed-bit values of the signs at the end of the chain, ``(n, channels)``."""
+        steps = self._steps(v)
+        last = steps[-1][1] if steps else self.value_of(v)
+        return arithmetic.sign_bits(last)
+
+    def falls_at_pools(self, ends: NDArray) -> list[NDArray[np.uint8]]:
+        """Of each pool in the chain: 1 for the channels in which the function before it falls."""
+        domain = np.repeat(ends[:, None], self.chain.root.channels, axis=1)
+        return [
+            (x[1] < x[0]).astype(np.uint8) for op, x in self._steps(domain) if isinstance(op, ir.MaxPool2D)
+        ]
+
+
+def _with_pools(
+    graph: Graph,
+    chain: Chain,
+    first: ir.BinaryConv2D | ir.Bitpack,
+    inverts: list[NDArray[np.uint8]],
+) -> Replacement:
+    """The fused op, then a BitMaxPool2D per pool; inverts[k] is p_(k+1) of the algebra above.
+
+    Only the sign is removed by name: its chain goes where no other op needs it.
+    """
+    pools = [op for op in chain.ops if isinstance(op, ir.MaxPool2D)]
+    before = [op for op in chain.ops[: chain.ops.index(pools[0])]] if pools else list(chain.ops)
+    swallowed = [*([first] if isinstance(first, ir.BinaryConv2D) else []), *before]
+    name = ir.join_names(*swallowed) if swallowed else chain.sign.name
+    bits = graph.result(chain.sign)
+    added: list[Op] = []
+    tensors: list[Tensor] = []
+    shape, source = chain.root.shape, first.inputs
+    for k in range(len(pools) + 1):
+        flip = inverts[0] if k == 0 else inverts[k - 1] ^ inverts[k]
+        invert = flip if np.any(flip) else None
+        output = bits.name if k == len(pools) else graph.unused_name(f"{bits.name}:before_{pools[k].output}")
+        if k == 0:
+            added.append(dataclasses.replace(first, name=name, outputs=(output,), invert=invert))
+        else:
+            pool = pools[k - 1]
+            shape = graph.result(pool).shape
+            later = chain.ops[chain.ops.index(pool) : chain.ops.index(pools[k]) if k < len(pools) else None]
+            added.append(ir.BitMaxPool2D(ir.join_names(*later), source, (output,), pool.window, invert))
+        tensors.append(Tensor(output, DType.BIT, shape))
+        source = (output,)
+    return Replacement((chain.sign,), tuple(added), tuple(tensors))

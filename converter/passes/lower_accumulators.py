@@ -1,0 +1,68 @@
+"""Give the binary convolutions that are still needed as numbers an epilogue of the file."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from larq_clip.converter import ir
+from larq_clip.converter.ir import Activation, DType, Epilogue, Graph, Op, Replacement, Tensor
+from larq_clip.converter.passes.base import apply_everywhere
+
+
+def lower_accumulators(graph: Graph) -> Graph:
+    """Three rewrites, the first that applies:
+
+        BinaryConv2D → [AccumulatorClip] → Affine  ⇒  BinaryConv2D(Affine)
+        BinaryConv2D → AccumulatorClip             ⇒  BinaryConv2D(Clip), int8
+        BinaryConv2D                               ⇒  BinaryConv2D(Affine, multiplier 1, offset 0), float32
+
+    The first needs tensors in between that nothing else reads and an Affine without activation. A clip to more than
+    8 bits takes the third form, with its clip. Accumulators are below 2^24 in magnitude or rounded as Keras rounds
+    them, so float32 holds the same values; max pools and reshapes of them become float32 too. It does not fire on a
+    convolution that has an epilogue. It ends because each rewrite gives one an epilogue.
+    """
+    return _carry_types(apply_everywhere(graph, _rewrite))
+
+
+def _rewrite(graph: Graph, op: Op) -> Replacement | None:
+    if not isinstance(op, ir.BinaryConv2D) or op.epilogue is not Epilogue.ACCUMULATOR:
+        return None
+    swallowed: list[Op] = [op]
+    clip = graph.only_consumer(op.output)
+    if isinstance(clip, ir.AccumulatorClip):
+        swallowed.append(clip)
+        op = dataclasses.replace(op, clip_limit=clip.limit, step_log2=clip.step_log2)
+    channels = op.out_channels
+    multiplier, offset = np.ones(channels, np.float32), np.zeros(channels, np.float32)
+    affine = graph.only_consumer(swallowed[-1].output)
+    if isinstance(affine, ir.Affine) and affine.activation is Activation.NONE:
+        swallowed.append(affine)
+        multiplier = multiplier if affine.multiplier is None else affine.multiplier
+        offset = offset if affine.offset is None else affine.offset
+    elif op.clip_limit and graph.result(swallowed[-1]).dtype is DType.INT8:
+        fused = dataclasses.replace(op, outputs=swallowed[-1].outputs, epilogue=Epilogue.CLIP)
+        return Replacement(tuple(swallowed), (fused,))
+    last = graph.result(swallowed[-1])
+    fused = dataclasses.replace(
+        op,
+        name=ir.join_names(*swallowed),
+        outputs=(last.name,),
+        epilogue=Epilogue.AFFINE,
+        multiplier=multiplier,
+        offset=offset,
+    )
+    return Replacement(tuple(swallowed), (fused,), (Tensor(last.name, DType.FLOAT32, last.shape),))
+
+
+def _carry_types(graph: Graph) -> Graph:
+    """Max pools and reshapes write the type that they read."""
+    tensors = dict(graph.tensors)
+    for op in graph.ops:
+        if isinstance(op, (ir.MaxPool2D, ir.Reshape)):
+            source, result = tensors[op.input], tensors[op.output]
+            tensors[op.output] = dataclasses.replace(
+                result, dtype=source.dtype, fraction_bits=source.fraction_bits
+            )
+    return Graph.build(graph.name, tensors.values(), graph.ops, graph.inputs, graph.outputs)

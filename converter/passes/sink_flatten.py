@@ -1,0 +1,71 @@
+"""Move flattening below the sign and into the kernels of binary dense layers.
+
+A flattened image has the same elements in the same order, so an elementwise op commutes with flattening; and a dense
+layer over H·W·C flattened elements is a convolution whose H×W kernel covers the image once:
+
+    sum over n of sign(x[n]) w[o, n]  =  sum over (i, j, c) of sign(x[i, j, c]) w[o, (i·W + j)·C + c].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from larq_clip.converter import ir
+from larq_clip.converter.ir import DType, Graph, Op, Replacement, Tensor, Window
+from larq_clip.converter.passes.base import apply_everywhere
+
+
+def sink_flatten(graph: Graph) -> Graph:
+    """Three rewrites, for Flatten = a Reshape of an image to one axis:
+
+        Flatten → Bitpack (no thresholds)     ⇒  Bitpack → Flatten of bits
+        Flatten of bits → Unpack              ⇒  Unpack → Flatten of float32
+        Flatten of bits → BinaryConv2D (1×1)  ⇒  BinaryConv2D with a kernel as large as the image
+
+    The bits keep their name, X:input, with the image's shape. A Flatten that other ops read too stays for them. It
+    does not fire on another Reshape, nor on a Bitpack with thresholds (those may differ from pixel to pixel), nor on
+    a grouped convolution. It ends because every rewrite moves a Flatten one op closer to the end or removes it.
+    """
+    return apply_everywhere(graph, _rewrite)
+
+
+def is_flatten(graph: Graph, op: Op | None) -> bool:
+    """Whether an op is a Reshape of an image to one axis."""
+    return isinstance(op, ir.Reshape) and len(graph.source(op).shape) == 3 and len(graph.result(op).shape) == 1
+
+
+def _rewrite(graph: Graph, op: Op) -> Replacement | None:
+    flatten = graph.producer(op.input)
+    if flatten is None or not is_flatten(graph, flatten):
+        return None
+    image = graph.source(flatten)
+    if isinstance(op, ir.Bitpack) and op.thresholds is None and op.invert is None:
+        return _swap(graph, flatten, op, DType.BIT)
+    if isinstance(op, ir.Unpack):
+        return _swap(graph, flatten, op, DType.FLOAT32)
+    if isinstance(op, ir.BinaryConv2D) and op.groups == 1:
+        height, width, channels = image.shape
+        conv = dataclasses.replace(
+            op,
+            inputs=(image.name,),
+            window=Window(height, width),
+            weights=op.weights.reshape(op.out_channels, height, width, channels),
+        )
+        return Replacement((op,), (conv,))
+    return None
+
+
+def _swap(graph: Graph, flatten: Op, op: Op, dtype: DType) -> Replacement:
+    """flatten → op ⇒ op → flatten; the tensor between has op's output name, the last one `:flat` appended."""
+    source, result = graph.source(flatten), graph.result(op)
+    readers = graph.consumers(result.name)
+    keep_last = result.name in graph.outputs
+    first = graph.unused_name(f"{result.name}:image") if keep_last else result.name
+    last = result.name if keep_last else graph.unused_name(f"{result.name}:flat")
+    added = (
+        dataclasses.replace(op, inputs=(source.name,), outputs=(first,)),
+        ir.Reshape(flatten.name, (first,), (last,)),
+        *(ir.redirect(reader, result.name, last) for reader in readers),
+    )
+    tensors = (Tensor(first, dtype, source.shape), Tensor(last, dtype, result.shape))
+    return Replacement((op, *readers), added, tensors)

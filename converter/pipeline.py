@@ -1,0 +1,56 @@
+"""From the graph of a Keras model to the graph of a file: the one ordered list of passes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from larq_clip.converter import ir, spec
+from larq_clip.converter.passes.base import Pass
+from larq_clip.converter.passes.float_outputs import float_outputs
+from larq_clip.converter.passes.fold_batch_norm import fold_batch_norm
+from larq_clip.converter.passes.fuse_activations import fuse_activations
+from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
+from larq_clip.converter.passes.lower_accumulators import lower_accumulators
+from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
+from larq_clip.converter.passes.share_signs import share_signs
+from larq_clip.converter.passes.sink_flatten import sink_flatten
+
+
+class Stage(NamedTuple):
+    """A pass, and why it stands where it does."""
+
+    run: Pass
+    reason: str
+
+
+PIPELINE: tuple[Stage, ...] = (
+    Stage(float_outputs, "first: afterwards an output is a reader like any other"),
+    Stage(sink_flatten, "before fuse_thresholds, which looks for the ops between a layer and a sign and stops at a Flatten"),
+    Stage(
+        share_signs,
+        "after sink_flatten, which makes the signs of an image and of the flattened image one; "
+        "before fuse_thresholds, which fuses only where one sign reads an accumulator",
+    ),
+    Stage(fuse_thresholds, "before the batch norms are folded or lowered: a sign must see what Keras computes, unrounded"),
+    Stage(fold_batch_norm, "after fuse_thresholds, so that only batch norms without a sign are left"),
+    Stage(lower_batch_norm, "after fold_batch_norm, for those that no weights could take"),
+    Stage(lower_accumulators, "after lower_batch_norm: the affine epilogue takes the Affine that a batch norm became"),
+    Stage(fuse_activations, "after lower_accumulators: the affine epilogue has no activation, so it needs them apart"),
+)
+
+
+def lower(graph: ir.Graph) -> ir.Graph:
+    """Run all passes; the result holds only ops of the file.
+
+    Raises:
+        larq_clip.converter.spec.SpecError: where a pass leaves a graph that breaks a rule; a bug of the converter.
+    """
+    spec.check(graph)
+    for stage in PIPELINE:
+        graph = stage.run(graph)
+        try:
+            spec.check(graph)
+        except spec.SpecError as error:
+            raise spec.SpecError(f"after the pass {stage.run.__name__}: {error}") from error
+    spec.check(graph, lowered=True)
+    return graph
