@@ -31,6 +31,7 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
 #if 0
 LQC_OVERRIDE(neon, NEON)
 #elif defined(__x86_64__)
+LQC_OVERRIDE(avx2, AVX2)
 LQC_OVERRIDE(avx512, AVX512)
 #endif
 
@@ -46,6 +47,7 @@ static const isa_entry entries[] = {
 #if 0
   {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon},
 #elif defined(__x86_64__)
+  {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2},
   {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512},
 #endif
 };

@@ -1,0 +1,203 @@
+#include "bconv2d.h"
+
+/* From the threshold on v to a limit on 2p + missing.
+ *
+ * 1. v > T in terms of a. Without a clip v = a, so A = T in "a > A". With one, v = clip(r, +-L), r = floor(a/s + 1/2),
+ *    s = 2^step_log2:
+ *      T >= L: v > T never holds. T < -L: always. Otherwise -L <= T < L, where clip(r) > T <=> r > T, and since T is an
+ *      integer, r >= T + 1 <=> a/s + 1/2 >= T + 1 <=> a >= s (T + 1/2) <=> a > A, A = ceil(s (T + 1/2)) - 1, as a is
+ *      an integer too. With s = 2^e:
+ *        e >= 1: s (T + 1/2) = 2^e T + 2^(e-1) is an integer: A = that - 1.
+ *        e <= 0: s (T + 1/2) = (2T + 1) / 2^(1-e), odd over even, never an integer: A = floor of it; e = 0 gives T.
+ * 2. a = K - missing - 2p, so the bit for -1, a <= A, is 2p + missing >= K - A.
+ * 3. 2p + missing lies in [0, 2K]: limits below 0 are as good as 0 (always -1) and those above 2K as `highest`
+ *    (never -1). */
+uint32_t lqc_threshold_limit(int32_t threshold, uint32_t k, uint32_t clip_limit, int32_t step_log2, uint32_t highest) {
+  int64_t t = threshold, a = t;
+  if (clip_limit != 0) {
+    if (t >= (int64_t)clip_limit) {
+      return 0;
+    }
+    if (t < -(int64_t)clip_limit) {
+      return highest;
+    }
+    a = step_log2 > 0 ? t * ((int64_t)1 << step_log2) + ((int64_t)1 << (step_log2 - 1)) - 1
+                      : (2 * t + 1) >> (1 - step_log2);
+  }
+  int64_t limit = (int64_t)k - a;
+  return limit < 0 ? 0 : limit > (int64_t)highest ? highest : (uint32_t)limit;
+}
+
+void lqc_copy_bits(uint64_t *out, const uint64_t *in, uint32_t first, uint32_t count) {
+  uint32_t shift = first % 64;
+  in += first / 64;
+  for (; count > 0; ++in) {
+    uint32_t bits = count < 64 ? count : 64;
+    uint64_t word = in[0] >> shift;
+    if (shift + bits > 64) {
+      word |= in[1] << (64 - shift);
+    }
+    *out++ = bits < 64 ? word & (((uint64_t)1 << bits) - 1) : word;
+    count -= bits;
+  }
+}
+
+uint32_t lqc_count_bits(const uint64_t *words, size_t count) {
+  uint32_t sum = 0;
+  for (size_t i = 0; i < count; ++i) {
+    for (uint64_t word = words[i]; word != 0; word &= word - 1) {
+      ++sum;
+    }
+  }
+  return sum;
+}
+
+/* ---- Running -------------------------------------------------------------------------------------------------- */
+
+typedef struct bconv_work {
+  const lqc_node *node;
+  const lqc_bconv_state *state;
+  const lqc_runner *runner;
+  const uint64_t *input; /* of group 0 */
+} bconv_work;
+
+/* One item is one row of the image. */
+static void gather_rows(const void *context, uint32_t thread, size_t begin, size_t end) {
+  const bconv_work *work = context;
+  const lqc_bconv_state *s = work->state;
+  size_t pixels = s->columns.size, in_words = lqc_words(s->in_channels);
+  (void)thread;
+  for (uint32_t g = 0; g < s->groups; ++g) {
+    const uint64_t *in = (const uint64_t *)work->node->input + begin * pixels * in_words;
+    uint64_t *out =
+      (uint64_t *)work->runner->shared_scratch + g * s->input_group_words + begin * pixels * s->input_pixel_words;
+    for (size_t p = 0; p < (end - begin) * pixels; ++p, in += in_words, out += s->input_pixel_words) {
+      lqc_copy_bits(out, in, g * s->group_inputs, s->group_inputs);
+    }
+  }
+}
+
+/* Appends the sums of group g to those of the groups before it: [pixels][joined_stride]. */
+static void join_sums(const lqc_bconv_state *s, uint32_t g, uint32_t pixels, const void *sums, void *joined) {
+  for (uint32_t p = 0; p < pixels; ++p) {
+    size_t from = p * s->sums_stride, to = p * s->joined_stride + (size_t)g * s->group_outputs;
+    for (uint32_t c = 0; c < s->group_outputs; ++c) {
+      if (s->kernel->wide) {
+        ((uint32_t *)joined)[to + c] = ((const uint32_t *)sums)[from + c];
+      } else {
+        ((uint16_t *)joined)[to + c] = ((const uint16_t *)sums)[from + c];
+      }
+    }
+  }
+}
+
+static void write_pixel(const lqc_bconv_state *s, void *out, const void *sums, uint32_t missing) {
+  const lqc_kernels *k = s->kernels;
+  switch (s->epilogue) {
+    case LQC_THRESHOLD:
+      if (s->kernel->wide) {
+        k->threshold_wide(out, sums, missing, &s->params);
+      } else {
+        k->threshold(out, sums, missing, &s->params);
+      }
+      break;
+    case LQC_CLIP:
+      if (s->kernel->wide) {
+        k->clip_wide(out, sums, missing, &s->params);
+      } else {
+        k->clip(out, sums, missing, &s->params);
+      }
+      break;
+    default:
+      if (s->kernel->wide) {
+        k->affine_wide(out, sums, missing, &s->params);
+      } else {
+        k->affine(out, sums, missing, &s->params);
+      }
+      break;
+  }
+}
+
+static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels, uint8_t *sums,
+                     uint8_t *joined) {
+  const lqc_bconv_state *s = work->state;
+  ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
+  size_t places[LQC_MAX_TILE_PIXELS]; /* output pixels */
+  uint32_t row = region->first_row + first / region->columns, column = first % region->columns;
+  for (uint32_t p = 0; p < pixels; ++p) {
+    uint32_t x = region->first_column + column;
+    places[p] = (size_t)row * s->columns.out + x;
+    offsets[p] = (ptrdiff_t)((lqc_axis_start(&s->rows, row) * s->columns.size + lqc_axis_start(&s->columns, x)) *
+                             (int64_t)s->input_pixel_words);
+    if (++column == region->columns) {
+      column = 0;
+      ++row;
+    }
+  }
+  for (uint32_t g = 0; g < s->groups; ++g) {
+    const uint8_t *initial = region->initial;
+    const lqc_bconv_tile tile = {
+      .input = work->input + g * s->input_group_words,
+      .pixel_offsets = offsets,
+      .pixels = pixels,
+      .runs = region->runs,
+      .run_count = region->run_count,
+      .weights = s->packed + g * s->packed_bytes,
+      .filter_words = s->filter_words,
+      .out_channels = s->group_outputs,
+      .initial = initial ? initial + g * s->sums_stride * s->sum_bytes : NULL,
+      .sums = sums,
+      .sums_stride = s->sums_stride,
+    };
+    s->kernel->accumulate(&tile);
+    if (s->groups > 1) {
+      join_sums(s, g, pixels, sums, joined);
+    }
+  }
+  const uint8_t *row_sums = s->groups > 1 ? joined : sums;
+  for (uint32_t p = 0; p < pixels; ++p) {
+    uint8_t *out = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
+    write_pixel(s, out, row_sums + p * s->joined_stride * s->sum_bytes, region->missing);
+  }
+}
+
+/* The region that holds a tile: the last one whose first tile is not behind it. */
+static const lqc_region *find_region(const lqc_bconv_state *s, size_t tile) {
+  size_t low = 0, high = s->region_count;
+  while (high - low > 1) {
+    size_t middle = low + (high - low) / 2;
+    if (s->regions[middle].first_tile <= tile) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return &s->regions[low];
+}
+
+/* One item is one tile. */
+static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t end) {
+  const bconv_work *work = context;
+  const lqc_bconv_state *s = work->state;
+  uint32_t max_pixels = s->kernel->max_pixels;
+  uint8_t *sums = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
+  uint8_t *joined = sums + max_pixels * s->sums_stride * s->sum_bytes;
+  const lqc_region *region = find_region(s, begin);
+  for (size_t tile = begin; tile < end; ++tile) {
+    if (region + 1 < s->regions + s->region_count && region[1].first_tile == tile) {
+      ++region;
+    }
+    uint32_t first = (uint32_t)(tile - region->first_tile) * max_pixels;
+    uint32_t left = region->pixels - first;
+    run_tile(work, region, first, left < max_pixels ? left : max_pixels, sums, joined);
+  }
+}
+
+void lqc_run_bconv2d(const lqc_node *node, const lqc_runner *runner) {
+  const lqc_bconv_state *s = node->state;
+  bconv_work work = {node, s, runner, s->gathers ? runner->shared_scratch : node->input};
+  if (s->gathers) {
+    lqc_pool_run(runner->pool, gather_rows, &work, s->rows.size);
+  }
+  lqc_pool_run(runner->pool, run_tiles, &work, s->tile_count);
+}

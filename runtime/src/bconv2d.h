@@ -1,0 +1,57 @@
+/* The state of a prepared binary convolution, and the parts of its preparation that are tested alone. */
+#ifndef LQC_BCONV2D_H
+#define LQC_BCONV2D_H
+
+#include "op.h"
+
+/* K up to which |a| and 2p are exact in every epilogue (float32 holds integers to 2^24). */
+#define LQC_MAX_K (1u << 24)
+
+/* Output pixels that see the same taps. */
+typedef struct lqc_region {
+  uint32_t first_row, first_column, columns, pixels;
+  size_t first_tile;
+  const lqc_run *runs;
+  uint32_t run_count;
+  uint32_t missing;    /* channels of one group's taps that add nothing, for padding with 0 */
+  const void *initial; /* sums of the padded taps, [groups][sums_stride]; NULL: 0 */
+} lqc_region;
+
+typedef struct lqc_bconv_state {
+  const lqc_bconv_kernel *kernel;
+  const lqc_kernels *kernels;
+  lqc_epilogue epilogue;
+  lqc_epilogue_params params; /* of all channels */
+  uint32_t groups;
+  uint32_t group_outputs; /* output channels of one group */
+  uint32_t filter_words;
+  const uint8_t *packed; /* group g at packed + g * packed_bytes */
+  size_t packed_bytes;
+  size_t sums_stride;    /* of one group */
+  size_t joined_stride;  /* of all groups */
+  size_t sum_bytes;      /* 2 or 4 */
+  lqc_axis rows, columns;
+  uint32_t in_channels, group_inputs;
+  /* Where groups do not start on whole words, their bits are first copied into the session's shared scratch memory,
+     as [groups][height][width][words of a group]; then each group is an image of its own. */
+  bool gathers;
+  size_t input_pixel_words;                    /* between neighbouring pixels that the kernel reads */
+  size_t input_group_words;                    /* between groups */
+  size_t output_pixel_bytes;
+  const lqc_region *regions;
+  size_t region_count, tile_count;
+} lqc_bconv_state;
+
+/* The packed bit of a threshold channel is 1 (for -1) exactly where 2p + missing >= limit. Returns the limit, clamped
+ * to [0, highest], where highest > 2k. */
+uint32_t lqc_threshold_limit(int32_t threshold, uint32_t k, uint32_t clip_limit, int32_t step_log2, uint32_t highest);
+
+/* Copies bits [first, first + count) of `in` to the start of `out`; bits above are 0. Reads only words that hold a
+ * bit it copies. */
+void lqc_copy_bits(uint64_t *out, const uint64_t *in, uint32_t first, uint32_t count);
+
+uint32_t lqc_count_bits(const uint64_t *words, size_t count);
+
+void lqc_run_bconv2d(const lqc_node *node, const lqc_runner *runner);
+
+#endif /* LQC_BCONV2D_H */

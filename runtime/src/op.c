@@ -1,0 +1,193 @@
+#include "op.h"
+
+#include <string.h>
+
+#include "checked.h"
+
+lqc_status lqc_bump_take(lqc_bump *bump, size_t count, size_t element_bytes, void **memory, lqc_error *error) {
+  size_t bytes, end;
+  if (!lqc_multiply_size(count, element_bytes, &bytes) || !lqc_align_size(bytes, LQC_ALIGNMENT, &bytes) ||
+      !lqc_add_size(bump->used, bytes, &end) || end > PTRDIFF_MAX) {
+    return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "the session needs more memory than this machine can address");
+  }
+  *memory = bump->base ? bump->base + bump->used : NULL;
+  bump->used = end;
+  return LQC_OK;
+}
+
+lqc_status lqc_expect_dtype(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *tensor, const char *role,
+                            unsigned mask) {
+  if (mask & LQC_MASK(tensor->info.dtype)) {
+    return LQC_OK;
+  }
+  const char *accepted[2] = {"", ""};
+  uint32_t count = 0;
+  for (int dtype = 0; dtype < LQC_DTYPE_COUNT && count < 2; ++dtype) {
+    if (mask & LQC_MASK(dtype)) {
+      accepted[count++] = lqc_dtype_name((lqc_dtype)dtype);
+    }
+  }
+  return lqc_fail(prepare->error, LQC_ERROR_UNSUPPORTED, "op '%s' (%s): %s '%s' is %s; accepted: %s%s%s", op->name,
+                  lqc_op_kind_name(op->kind), role, tensor->info.name, lqc_dtype_name(tensor->info.dtype), accepted[0],
+                  count == 2 ? ", " : "", accepted[1]);
+}
+
+lqc_status lqc_expect_same_channels(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                    const lqc_tensor *output) {
+  if (input->channels == output->channels) {
+    return LQC_OK;
+  }
+  return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s) makes %u channels of %u; accepted is as many",
+                  op->name, lqc_op_kind_name(op->kind), output->channels, input->channels);
+}
+
+lqc_status lqc_expect_same_shape(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                 const lqc_tensor *output) {
+  if (input->height != output->height || input->width != output->width) {
+    return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s) makes %u x %u pixels of %u x %u; accepted is as many",
+                    op->name, lqc_op_kind_name(op->kind), output->height, output->width, input->height, input->width);
+  }
+  return lqc_expect_same_channels(prepare, op, input, output);
+}
+
+/* Fraction bits of channel c. */
+static int fraction_of(const lqc_tensor *tensor, uint32_t c) {
+  return tensor->fraction_count == 0 ? 0 : tensor->fraction_bits[tensor->fraction_count == 1 ? 0 : c];
+}
+
+lqc_status lqc_expect_same_fractions(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                     const lqc_tensor *output) {
+  bool same = input->channels == output->channels || (input->fraction_count <= 1 && output->fraction_count <= 1);
+  uint32_t count = input->fraction_count > output->fraction_count ? input->fraction_count : output->fraction_count;
+  for (uint32_t c = 0; same && c < count; ++c) {
+    same = fraction_of(input, c) == fraction_of(output, c);
+  }
+  if (same) {
+    return LQC_OK;
+  }
+  return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s): '%s' and '%s' must have the same fraction_bits",
+                  op->name, lqc_op_kind_name(op->kind), input->info.name, output->info.name);
+}
+
+static lqc_status expect_taps(const lqc_prepare *prepare, const lqc_op *op, const lqc_axis *axis, const char *name) {
+  for (lqc_span span = {0, 0, {0, 0}}; span.end < axis->out;) {
+    span = lqc_axis_span(axis, span.end);
+    if (span.taps.first == span.taps.end) {
+      return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s): the window of output %s %u lies outside the image",
+                      op->name, lqc_op_kind_name(op->kind), name, span.first);
+    }
+  }
+  return LQC_OK;
+}
+
+lqc_status lqc_expect_pool_window(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                  const lqc_tensor *output) {
+  lqc_axis rows = lqc_row_axis(&op->window, input, output), columns = lqc_column_axis(&op->window, input, output);
+  LQC_TRY(lqc_expect_same_channels(prepare, op, input, output));
+  LQC_TRY(expect_taps(prepare, op, &rows, "row"));
+  return expect_taps(prepare, op, &columns, "column");
+}
+
+static lqc_status fail_constant(const lqc_prepare *prepare, const lqc_op *op, const char *field,
+                                const lqc_constant *constant, const char *problem) {
+  return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s): %s (constant %u) %s", op->name,
+                  lqc_op_kind_name(op->kind), field, constant->index, problem);
+}
+
+/* Whether float32 values hold a NaN, or an infinity where that is not accepted. */
+static bool has_bad_float(const lqc_constant *constant, bool infinities) {
+  const uint32_t *raw = constant->data;
+  for (size_t i = 0; i < constant->bytes / 4; ++i) {
+    uint32_t magnitude = raw[i] & 0x7fffffffu;
+    if (magnitude > 0x7f800000u || (magnitude == 0x7f800000u && !infinities)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+static bool has_tail_bits(const lqc_constant *constant) {
+  uint32_t channels = constant->shape[constant->rank - 1];
+  size_t words = lqc_words(channels);
+  if (channels % 64 == 0) {
+    return false;
+  }
+  const uint64_t *data = constant->data;
+  for (size_t i = words - 1; i < constant->bytes / 8; i += words) {
+    if (data[i] >> (channels % 64)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, const char *field, int32_t index,
+                               unsigned mask, const uint32_t *shape, uint32_t rank, bool infinities,
+                               lqc_constant *constant) {
+  *constant = (lqc_constant){0};
+  if (index == LQC_NO_CONSTANT) {
+    return LQC_OK;
+  }
+  LQC_TRY(lqc_read_constant(prepare->view, (uint32_t)index, constant, prepare->error));
+  if (!(mask & LQC_MASK(constant->dtype))) {
+    return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s): %s (constant %u) has the wrong dtype %s",
+                    op->name, lqc_op_kind_name(op->kind), field, constant->index, lqc_dtype_name(constant->dtype));
+  }
+  if (constant->rank != rank) {
+    return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s): %s (constant %u) has %u axes instead of %u",
+                    op->name, lqc_op_kind_name(op->kind), field, constant->index, constant->rank, rank);
+  }
+  for (uint32_t i = 0; i < rank; ++i) {
+    if (constant->shape[i] != shape[i]) {
+      return lqc_fail(prepare->error, LQC_ERROR_MALFORMED,
+                      "op '%s' (%s): axis %u of %s (constant %u) has %u elements instead of %u", op->name,
+                      lqc_op_kind_name(op->kind), i, field, constant->index, constant->shape[i], shape[i]);
+    }
+  }
+  if (constant->dtype == LQC_FLOAT32 && has_bad_float(constant, infinities)) {
+    return fail_constant(prepare, op, field, constant, infinities ? "holds a NaN" : "holds a NaN or an infinity");
+  }
+  if (constant->dtype == LQC_BIT && has_tail_bits(constant)) {
+    return fail_constant(prepare, op, field, constant, "has bits set above the last channel");
+  }
+  return LQC_OK;
+}
+
+lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, uint32_t channels,
+                          const float **padded) {
+  size_t count = ((size_t)channels + LQC_SUMS_MULTIPLE - 1) / LQC_SUMS_MULTIPLE * LQC_SUMS_MULTIPLE;
+  void *memory = NULL;
+  *padded = NULL;
+  if (constant->data == NULL) {
+    return LQC_OK;
+  }
+  LQC_TRY(lqc_bump_take(prepare->bump, count, sizeof(float), &memory, prepare->error));
+  if (memory) {
+    memset(memory, 0, count * sizeof(float));
+    memcpy(memory, constant->data, channels * sizeof(float));
+  }
+  *padded = memory;
+  return LQC_OK;
+}
+
+lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes) {
+  void *memory = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, 1, bytes, &memory, prepare->error));
+  if (memory) {
+    memcpy(memory, state, bytes);
+  }
+  node->state = memory;
+  return LQC_OK;
+}
+
+uint64_t lqc_count_macs(const lqc_window *window, const lqc_tensor *output, uint32_t in_channels) {
+  const uint64_t factors[] = {window->kernel_h, window->kernel_w, in_channels,
+                              output->height,   output->width,    output->channels};
+  uint64_t product = 1;
+  for (size_t i = 0; i < sizeof(factors) / sizeof(factors[0]); ++i) {
+    if (__builtin_mul_overflow(product, factors[i], &product)) {
+      return UINT64_MAX;
+    }
+  }
+  return product;
+}

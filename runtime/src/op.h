@@ -1,0 +1,110 @@
+/* How an op is prepared and run. One file an op: op_<name>.c. */
+#ifndef LQC_OP_H
+#define LQC_OP_H
+
+#include "kernels.h"
+#include "model.h"
+#include "pool.h"
+#include "window.h"
+
+/* ---- Preparing ------------------------------------------------------------------------------------------------ */
+
+/* Memory handed out front to back, aligned to LQC_ALIGNMENT. With base NULL it only counts and hands out NULL: the
+ * same code finds the size and fills the memory, so the two cannot disagree. */
+typedef struct lqc_bump {
+  uint8_t *base;
+  size_t used;
+} lqc_bump;
+
+/* Fails with LQC_ERROR_UNSUPPORTED where the size does not fit this machine. */
+lqc_status lqc_bump_take(lqc_bump *bump, size_t count, size_t element_bytes, void **memory, lqc_error *error);
+
+typedef struct lqc_prepare {
+  const lqc_model_view *view;
+  const lqc_kernels *kernels;
+  lqc_error *error;
+  lqc_bump *bump;
+  size_t thread_scratch; /* bytes, the largest that any op needs for each thread */
+  size_t shared_scratch; /* bytes, the same for all threads together */
+} lqc_prepare;
+
+/* ---- Running -------------------------------------------------------------------------------------------------- */
+
+typedef struct lqc_node lqc_node;
+
+typedef struct lqc_runner {
+  lqc_pool *pool;
+  uint8_t *thread_scratch; /* thread t: thread_scratch + t * thread_scratch_bytes */
+  size_t thread_scratch_bytes;
+  void *shared_scratch;
+} lqc_runner;
+
+typedef void (*lqc_run_op)(const lqc_node *node, const lqc_runner *runner);
+
+/* A prepared op. */
+struct lqc_node {
+  const char *name;
+  lqc_op_kind kind;
+  const char *kernel;
+  uint64_t binary_macs, float_macs;
+  uint64_t nanoseconds;
+  lqc_run_op run;
+  const void *state; /* the op's own, in session memory */
+  void *input, *output;
+};
+
+/* Checks an op's meaning, takes memory and fills it (unless bump->base is NULL), and sets the node's kernel, macs,
+ * run and state. */
+typedef lqc_status (*lqc_prepare_op)(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                     const lqc_tensor *output, lqc_node *node);
+
+#define LQC_DECLARE_OP(NAME, name)                                                                                   \
+  lqc_status lqc_prepare_##name(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,                     \
+                                const lqc_tensor *output, lqc_node *node);
+LQC_OP_LIST(LQC_DECLARE_OP)
+#undef LQC_DECLARE_OP
+
+/* ---- Checks that several ops share ---------------------------------------------------------------------------- */
+
+#define LQC_MASK(dtype) (1u << (dtype))
+
+/* tensor->info.dtype is in `mask`; `role` is "input" or "output". */
+lqc_status lqc_expect_dtype(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *tensor, const char *role,
+                            unsigned mask);
+
+/* input and output have the same shape. */
+lqc_status lqc_expect_same_shape(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                 const lqc_tensor *output);
+
+/* input and output have the same channels. */
+lqc_status lqc_expect_same_channels(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                    const lqc_tensor *output);
+
+/* An integer input and its output have the same fraction bits. Reshape may change the channels: there only one format
+ * for all of them can stay the same. */
+lqc_status lqc_expect_same_fractions(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                     const lqc_tensor *output);
+
+/* Every window of a pool sees a pixel of the image. */
+lqc_status lqc_expect_pool_window(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                  const lqc_tensor *output);
+
+/* Reads constant `index` of `field` and checks dtype and shape. Float constants must not hold NaN, and unless
+ * `infinities`, no infinity. Bits above the last channel must be 0. With index LQC_NO_CONSTANT constant->data is NULL. */
+lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, const char *field, int32_t index,
+                               unsigned mask, const uint32_t *shape, uint32_t rank, bool infinities,
+                               lqc_constant *constant);
+
+/* Copies a constant of float32 [channels] to memory of a multiple of LQC_SUMS_MULTIPLE, zeros behind; for kernels
+ * that read whole vectors. Keeps NULL. */
+lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, uint32_t channels, const float **padded);
+
+/* Takes memory for `state` and copies it there. */
+lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes);
+
+/* Multiply-accumulates of a convolution with in_channels (of one group), saturated: a count for information. */
+uint64_t lqc_count_macs(const lqc_window *window, const lqc_tensor *output, uint32_t in_channels);
+
+static inline float lqc_relu(float x) { return x > 0.0f ? x : 0.0f; }
+
+#endif /* LQC_OP_H */

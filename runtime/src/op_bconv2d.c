@@ -1,0 +1,315 @@
+/* BinaryConv2D, preparation: everything that does not depend on the image is computed here, once. */
+#include <string.h>
+
+#include "bconv2d.h"
+#include "checked.h"
+
+/* Bound on taps over all regions: what preparing takes time and memory for. A hostile window reaches it, no real one:
+ * a 3x3 convolution has 49 at most. */
+#define MAX_REGION_TAPS (1u << 22)
+
+#define FAIL(prepare, op, status, format, ...) \
+  lqc_fail((prepare)->error, status, "op '%s' (BinaryConv2D): " format, (op)->name, __VA_ARGS__)
+
+typedef struct conv_constants {
+  lqc_constant weights, thresholds, invert, multiplier, offset;
+} conv_constants;
+
+static lqc_status check_shapes(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                               const lqc_tensor *output, uint32_t *k) {
+  LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_BIT)));
+  if (input->channels % op->groups != 0 || output->channels % op->groups != 0) {
+    return FAIL(prepare, op, LQC_ERROR_MALFORMED,
+                "groups is %u with %u input and %u output channels; accepted are common divisors", op->groups,
+                input->channels, output->channels);
+  }
+  uint64_t taps = (uint64_t)op->window.kernel_h * op->window.kernel_w;
+  uint64_t channels = input->channels / op->groups;
+  if (taps > LQC_MAX_K || taps * channels > LQC_MAX_K) {
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "%llu taps of %llu channels make an accumulator beyond %u",
+                (unsigned long long)taps, (unsigned long long)channels, LQC_MAX_K);
+  }
+  *k = (uint32_t)(taps * channels);
+  return LQC_OK;
+}
+
+static lqc_status check_constants(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                  const lqc_tensor *output, conv_constants *constants) {
+  const uint32_t shape[4] = {output->channels, op->window.kernel_h, op->window.kernel_w, input->channels / op->groups};
+  const uint32_t *channels = &output->channels;
+  unsigned integers = LQC_MASK(LQC_INT8) | LQC_MASK(LQC_INT16) | LQC_MASK(LQC_INT32);
+  LQC_TRY(lqc_expect_constant(prepare, op, "weights", op->weights, LQC_MASK(LQC_BIT), shape, 4, false,
+                              &constants->weights));
+  LQC_TRY(lqc_expect_constant(prepare, op, "thresholds", op->thresholds, integers, channels, 1, false,
+                              &constants->thresholds));
+  LQC_TRY(lqc_expect_constant(prepare, op, "invert", op->invert, LQC_MASK(LQC_BIT), channels, 1, false,
+                              &constants->invert));
+  LQC_TRY(lqc_expect_constant(prepare, op, "multiplier", op->multiplier, LQC_MASK(LQC_FLOAT32), channels, 1, false,
+                              &constants->multiplier));
+  return lqc_expect_constant(prepare, op, "offset", op->offset, LQC_MASK(LQC_FLOAT32), channels, 1, false,
+                             &constants->offset);
+}
+
+/* The epilogue has what it needs and nothing that belongs to another one. */
+static lqc_status check_epilogue(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *output) {
+  static const char *const names[] = {"Threshold", "Clip", "Affine"};
+  static const lqc_dtype dtypes[] = {LQC_BIT, LQC_INT8, LQC_FLOAT32};
+  LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", LQC_MASK(dtypes[op->epilogue])));
+  bool threshold = op->epilogue == LQC_THRESHOLD, affine = op->epilogue == LQC_AFFINE;
+  if ((op->thresholds != LQC_NO_CONSTANT) != threshold || (op->invert != LQC_NO_CONSTANT && !threshold) ||
+      (op->multiplier != LQC_NO_CONSTANT) != affine || (op->offset != LQC_NO_CONSTANT) != affine) {
+    return FAIL(prepare, op, LQC_ERROR_MALFORMED,
+                "epilogue %s takes %s; thresholds %d, invert %d, multiplier %d, offset %d were given",
+                names[op->epilogue],
+                threshold ? "thresholds and perhaps invert" : affine ? "multiplier and offset" : "no constant",
+                (int)op->thresholds, (int)op->invert, (int)op->multiplier, (int)op->offset);
+  }
+  if (op->clip_limit == 0 && op->step_log2 != 0) {
+    return FAIL(prepare, op, LQC_ERROR_MALFORMED, "step_log2 is %d without a clip_limit; accepted is 0",
+                (int)op->step_log2);
+  }
+  if (op->epilogue == LQC_CLIP && (op->clip_limit == 0 || op->clip_limit > INT8_MAX)) {
+    return FAIL(prepare, op, LQC_ERROR_MALFORMED, "clip_limit is %u with epilogue Clip; accepted are 1 to 127",
+                op->clip_limit);
+  }
+  if (affine && op->clip_limit > LQC_MAX_K) { /* a saturated v would not be exact in float32 */
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "clip_limit is %u with epilogue Affine; accepted are 0 to %u",
+                op->clip_limit, LQC_MAX_K);
+  }
+  for (uint32_t i = 0; i < output->fraction_count; ++i) {
+    if (output->fraction_bits[i] != -op->step_log2) {
+      return FAIL(prepare, op, LQC_ERROR_MALFORMED, "fraction_bits[%u] of '%s' is %d; with step_log2 %d it must be %d",
+                  i, output->info.name, (int)output->fraction_bits[i], (int)op->step_log2, -op->step_log2);
+    }
+  }
+  return LQC_OK;
+}
+
+static int32_t threshold_at(const lqc_constant *thresholds, uint32_t c) {
+  switch (thresholds->dtype) {
+    case LQC_INT8:
+      return ((const int8_t *)thresholds->data)[c];
+    case LQC_INT16:
+      return ((const int16_t *)thresholds->data)[c];
+    default:
+      return ((const int32_t *)thresholds->data)[c];
+  }
+}
+
+static lqc_status prepare_limits(lqc_prepare *prepare, const lqc_op *op, const lqc_constant *thresholds,
+                                 lqc_bconv_state *s) {
+  void *memory = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, s->joined_stride, s->sum_bytes, &memory, prepare->error));
+  if (memory == NULL) {
+    return LQC_OK;
+  }
+  uint16_t *narrow = s->kernel->wide ? NULL : memory;
+  uint32_t *wide = s->kernel->wide ? memory : NULL;
+  uint32_t highest = narrow ? UINT16_MAX : UINT32_MAX;
+  for (uint32_t c = 0; c < s->joined_stride; ++c) {
+    uint32_t limit = c < s->params.channels ? lqc_threshold_limit(threshold_at(thresholds, c), s->params.k,
+                                                                  op->clip_limit, op->step_log2, highest)
+                                            : highest;
+    if (narrow) {
+      narrow[c] = (uint16_t)limit;
+    } else {
+      wide[c] = limit;
+    }
+  }
+  s->params.limits = narrow;
+  s->params.limits_wide = wide;
+  return LQC_OK;
+}
+
+static lqc_status prepare_epilogue(lqc_prepare *prepare, const lqc_op *op, const conv_constants *constants,
+                                   lqc_bconv_state *s) {
+  s->epilogue = op->epilogue;
+  s->params.step_log2 = op->step_log2;
+  s->params.clip_limit = (int32_t)op->clip_limit;
+  s->params.invert = constants->invert.data;
+  if (op->epilogue == LQC_THRESHOLD) {
+    LQC_TRY(prepare_limits(prepare, op, &constants->thresholds, s));
+  }
+  LQC_TRY(lqc_pad_floats(prepare, &constants->multiplier, s->params.channels, &s->params.multiplier));
+  return lqc_pad_floats(prepare, &constants->offset, s->params.channels, &s->params.offset);
+}
+
+static lqc_status prepare_weights(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
+                                  lqc_bconv_state *s) {
+  void *memory = NULL;
+  s->packed_bytes = s->kernel->packed_bytes(s->group_outputs, s->filter_words);
+  if (s->packed_bytes == 0) {
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "%u filters of %u words are more than this machine can address",
+                s->group_outputs, s->filter_words);
+  }
+  LQC_TRY(lqc_bump_take(prepare->bump, s->groups, s->packed_bytes, &memory, prepare->error));
+  for (uint32_t g = 0; memory != NULL && g < s->groups; ++g) {
+    s->kernel->pack((uint8_t *)memory + g * s->packed_bytes, filters + (size_t)g * s->group_outputs * s->filter_words,
+                    s->group_outputs, s->filter_words);
+  }
+  s->packed = memory;
+  return LQC_OK;
+}
+
+/* Whether tap (i, j) is inside. */
+static bool tap_inside(lqc_taps rows, lqc_taps columns, uint32_t i, uint32_t j) {
+  return i >= rows.first && i < rows.end && j >= columns.first && j < columns.end;
+}
+
+/* Disagreements of the taps outside, which hold +1 (bits 0) or -1 (bits 1) in every true channel. */
+static void fill_initial(const lqc_bconv_state *s, int8_t pad_value, const uint64_t *filters, lqc_taps rows,
+                         lqc_taps columns, void *initial) {
+  size_t tap_words = lqc_words(s->group_inputs);
+  memset(initial, 0, s->groups * s->sums_stride * s->sum_bytes);
+  for (uint32_t c = 0; c < s->groups * s->group_outputs; ++c) {
+    const uint64_t *filter = filters + (size_t)c * s->filter_words;
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < s->rows.kernel; ++i) {
+      for (uint32_t j = 0; j < s->columns.kernel; ++j) {
+        if (!tap_inside(rows, columns, i, j)) {
+          uint32_t ones = lqc_count_bits(filter + ((size_t)i * s->columns.kernel + j) * tap_words, tap_words);
+          sum += pad_value > 0 ? ones : s->group_inputs - ones;
+        }
+      }
+    }
+    size_t place = c / s->group_outputs * s->sums_stride + c % s->group_outputs;
+    if (s->kernel->wide) {
+      ((uint32_t *)initial)[place] = sum;
+    } else {
+      ((uint16_t *)initial)[place] = (uint16_t)sum; /* at most K */
+    }
+  }
+}
+
+static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
+                                 const lqc_bconv_state *s, lqc_span rows, lqc_span columns, lqc_region *region) {
+  const lqc_run_geometry geometry = {s->columns.kernel,     s->rows.dilation,     s->columns.dilation,
+                                     lqc_words(s->group_inputs), s->input_pixel_words, s->input_pixel_words * s->columns.size};
+  uint64_t pixels = (uint64_t)(rows.end - rows.first) * (columns.end - columns.first);
+  if (pixels > INT32_MAX) {
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "an image of %llu pixels is too large", (unsigned long long)pixels);
+  }
+  uint32_t inside = (rows.taps.end - rows.taps.first) * (columns.taps.end - columns.taps.first);
+  uint32_t outside = s->rows.kernel * s->columns.kernel - inside;
+  *region = (lqc_region){.first_row = rows.first,
+                         .first_column = columns.first,
+                         .columns = columns.end - columns.first,
+                         .pixels = (uint32_t)pixels,
+                         .first_tile = s->tile_count,
+                         .run_count = lqc_region_runs(NULL, &geometry, rows.taps, columns.taps),
+                         .missing = op->pad_value == 0 ? outside * s->group_inputs : 0};
+  void *memory = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, region->run_count, sizeof(lqc_run), &memory, prepare->error));
+  if (memory) {
+    lqc_region_runs(memory, &geometry, rows.taps, columns.taps);
+  }
+  region->runs = memory;
+  if (op->pad_value != 0 && outside > 0) {
+    LQC_TRY(lqc_bump_take(prepare->bump, s->groups * s->sums_stride, s->sum_bytes, &memory, prepare->error));
+    if (memory) {
+      fill_initial(s, op->pad_value, filters, rows.taps, columns.taps, memory);
+    }
+    region->initial = memory;
+  }
+  return LQC_OK;
+}
+
+/* Spans of an axis, and the taps of one output position of each, summed. */
+static void measure_axis(const lqc_axis *axis, size_t *spans, uint64_t *taps) {
+  for (lqc_span span = {0, 0, {0, 0}}; span.end < axis->out; ++*spans) {
+    span = lqc_axis_span(axis, span.end);
+    *taps += span.taps.end - span.taps.first;
+  }
+}
+
+static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
+                                  lqc_bconv_state *s) {
+  size_t row_spans = 0, column_spans = 0;
+  uint64_t row_taps = 0, column_taps = 0;
+  void *memory = NULL;
+  measure_axis(&s->rows, &row_spans, &row_taps);
+  measure_axis(&s->columns, &column_spans, &column_taps);
+  if (row_taps * column_taps > MAX_REGION_TAPS || row_spans * column_spans > MAX_REGION_TAPS) {
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "its window of %u x %u needs %zu x %zu kinds of border",
+                s->rows.kernel, s->columns.kernel, row_spans, column_spans);
+  }
+  LQC_TRY(lqc_bump_take(prepare->bump, row_spans * column_spans, sizeof(lqc_region), &memory, prepare->error));
+  lqc_region *regions = memory;
+  for (lqc_span rows = {0, 0, {0, 0}}; rows.end < s->rows.out;) {
+    rows = lqc_axis_span(&s->rows, rows.end);
+    for (lqc_span columns = {0, 0, {0, 0}}; columns.end < s->columns.out;) {
+      lqc_region region;
+      columns = lqc_axis_span(&s->columns, columns.end);
+      LQC_TRY(prepare_region(prepare, op, filters, s, rows, columns, &region));
+      if (regions) {
+        regions[s->region_count] = region;
+      }
+      ++s->region_count;
+      s->tile_count += (region.pixels + s->kernel->max_pixels - 1) / s->kernel->max_pixels;
+    }
+  }
+  s->regions = regions;
+  return LQC_OK;
+}
+
+/* Scratch memory: sums of a tile for each thread; the regrouped image for all threads together. */
+static lqc_status prepare_scratch(lqc_prepare *prepare, const lqc_op *op, lqc_bconv_state *s) {
+  size_t strides = s->sums_stride + (s->groups > 1 ? s->joined_stride : 0);
+  size_t thread_bytes = s->kernel->max_pixels * strides * s->sum_bytes; /* channels < 2^25: cannot wrap in 64 bits */
+  if (thread_bytes > prepare->thread_scratch) {
+    prepare->thread_scratch = thread_bytes;
+  }
+  if (s->gathers) {
+    size_t words;
+    if (!lqc_multiply_size(s->input_group_words, s->groups, &words) || words > PTRDIFF_MAX / 8) {
+      return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "%u groups take more memory than this machine can address",
+                  s->groups);
+    }
+    if (words * 8 > prepare->shared_scratch) {
+      prepare->shared_scratch = words * 8;
+    }
+  }
+  return LQC_OK;
+}
+
+static size_t round_to_sums(uint32_t channels) {
+  return ((size_t)channels + LQC_SUMS_MULTIPLE - 1) / LQC_SUMS_MULTIPLE * LQC_SUMS_MULTIPLE;
+}
+
+lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                                    const lqc_tensor *output, lqc_node *node) {
+  conv_constants constants;
+  uint32_t k;
+  LQC_TRY(check_shapes(prepare, op, input, output, &k));
+  LQC_TRY(check_epilogue(prepare, op, output));
+  LQC_TRY(check_constants(prepare, op, input, output, &constants));
+  lqc_bconv_state s = {
+    .kernel = k <= LQC_BCONV_MAX_K ? prepare->kernels->bconv : prepare->kernels->bconv_wide,
+    .kernels = prepare->kernels,
+    .params = {.channels = output->channels, .k = k},
+    .groups = op->groups,
+    .group_outputs = output->channels / op->groups,
+    .rows = lqc_row_axis(&op->window, input, output),
+    .columns = lqc_column_axis(&op->window, input, output),
+    .in_channels = input->channels,
+    .group_inputs = input->channels / op->groups,
+    .output_pixel_bytes = output->info.bytes / output->height / output->width,
+  };
+  s.sum_bytes = s.kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
+  s.sums_stride = round_to_sums(s.group_outputs);
+  s.joined_stride = round_to_sums(output->channels);
+  /* K <= 2^24 bounds the taps, and the constant with these words is in the file: no overflow. */
+  s.filter_words = op->window.kernel_h * op->window.kernel_w * lqc_words(s.group_inputs);
+  s.gathers = op->groups > 1 && s.group_inputs % 64 != 0;
+  s.input_pixel_words = lqc_words(s.gathers ? s.group_inputs : s.in_channels);
+  s.input_group_words = s.gathers ? (size_t)input->height * input->width * s.input_pixel_words
+                                  : lqc_words(s.group_inputs);
+  LQC_TRY(prepare_epilogue(prepare, op, &constants, &s));
+  LQC_TRY(prepare_weights(prepare, op, constants.weights.data, &s));
+  LQC_TRY(prepare_regions(prepare, op, constants.weights.data, &s));
+  LQC_TRY(prepare_scratch(prepare, op, &s));
+  node->kernel = s.kernel->name;
+  node->binary_macs = lqc_count_macs(&op->window, output, s.group_inputs);
+  node->run = lqc_run_bconv2d;
+  return lqc_keep_state(prepare, node, &s, sizeof(s));
+}
