@@ -1,0 +1,119 @@
+"""Choosing the step of each clip from data: histograms of |accumulator|, and the smallest step that covers them."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from larq_clip import arithmetic
+from larq_clip._keras import keras, lq, tf
+from larq_clip.quantizers import LARGEST_EXPONENT
+
+BATCH = 32
+
+
+def check_percentile(percentile: Any) -> Fraction:
+    """The percentile as the decimal fraction that was written down, since 99.99 is no binary one."""
+    if isinstance(percentile, bool) or not isinstance(percentile, numbers.Real) or not 0 < percentile <= 100:
+        raise ValueError(f"percentile is {percentile!r}; accepted are numbers above 0, up to 100")
+    return Fraction(str(percentile))
+
+
+class AccumulatorHistogram(lq.quantizers.Quantizer):
+    """Counts how often each |accumulator| occurs; lets everything pass. Never part of a model handed out."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "autocast": False})
+        self.counts = np.zeros(1, np.int64)
+
+    def _count(self, accumulator: np.ndarray) -> None:
+        # Accumulators are integers; pad values other than -1, 0 and 1 could make them others, which are rounded up.
+        found = np.bincount(np.ceil(np.abs(accumulator)).astype(np.int64).ravel())
+        size = max(found.size, self.counts.size)
+        self.counts = np.pad(self.counts, (0, size - self.counts.size)) + np.pad(found, (0, size - found.size))
+
+    def call(self, inputs):
+        tf.numpy_function(self._count, [inputs], [])
+        return inputs
+
+    def smallest_step(self, bits: int, percentile: Fraction) -> int:
+        """The smallest power of two s >= 1 with at least `percentile` percent of |a| <= s (2^(bits-1) - 1)."""
+        needed = percentile * int(self.counts.sum()) / 100
+        for exponent in range(LARGEST_EXPONENT + 1):
+            largest = arithmetic.clip_limit(bits) << exponent
+            if int(self.counts[: largest + 1].sum()) >= needed:
+                return 1 << exponent
+        raise AssertionError("an accumulator exact in float32 is below 2^24, so the last step covers all of them")
+
+
+def observe(model: keras.Model, calibration_data: Any) -> None:
+    """Run a model, in inference mode, over calibration data.
+
+    Raises:
+        TypeError: for calibration data of no accepted kind.
+        ValueError: where it is empty, holds numbers that are not finite, or does not fit the model's inputs.
+    """
+    batches = 0
+    for inputs in _batches(calibration_data):
+        _check_inputs(model, inputs)
+        model(tf.nest.map_structure(tf.convert_to_tensor, inputs), training=False)
+        batches += 1
+    if not batches:
+        raise ValueError("calibration_data is empty; give at least one image or batch")
+
+
+def _batches(data: Any) -> Iterator[Any]:
+    """The inputs of each batch: slices of arrays, or what an iterable yields without its labels."""
+    if data is None:
+        raise ValueError("step='auto' needs calibration_data: an array of inputs, or an iterable of batches")
+    if isinstance(data, np.ndarray) or tf.is_tensor(data) or isinstance(data, Mapping):
+        arrays = tf.nest.flatten(data)
+        sizes = {int(np.shape(array)[0]) if np.ndim(array) else 0 for array in arrays}
+        if len(sizes) != 1:
+            raise ValueError(f"calibration_data has arrays of different lengths: {sorted(sizes)}")
+        for start in range(0, sizes.pop(), BATCH):
+            yield tf.nest.map_structure(lambda array, start=start: array[start : start + BATCH], data)
+        return
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise TypeError(
+            f"calibration_data is of type {type(data).__name__}; accepted are an array of inputs, a dict of such "
+            "arrays by input name, and an iterable (tf.data.Dataset, keras.utils.Sequence, list, generator) of "
+            "batches x or (x, y)"
+        )
+    for batch in data:
+        yield keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+
+
+def _check_inputs(model: keras.Model, inputs: Any) -> None:
+    expected = {tensor.name.split(":")[0]: tensor.shape for tensor in model.inputs}
+    if isinstance(inputs, Mapping):
+        if set(inputs) != set(model.input_names):
+            raise ValueError(
+                f"calibration_data has the inputs {sorted(inputs)}; model '{model.name}' has "
+                f"{sorted(model.input_names)}"
+            )
+        given = [inputs[name] for name in model.input_names]
+    else:
+        given = list(inputs) if isinstance(inputs, (list, tuple)) and len(expected) > 1 else [inputs]
+    if len(given) != len(expected):
+        raise ValueError(
+            f"calibration_data has batches of {len(given)} inputs; model '{model.name}' has {len(expected)}: "
+            f"{list(model.input_names)}"
+        )
+    for name, array, tensor in zip(model.input_names, given, model.inputs):
+        array = np.asarray(array)
+        if not array.size:
+            raise ValueError(f"calibration_data has a batch without elements, of shape {array.shape}")
+        if not tensor.shape.is_compatible_with(array.shape):
+            raise ValueError(
+                f"calibration_data has batches of shape {array.shape} for input '{name}' of model '{model.name}'; "
+                f"accepted is {tuple(tensor.shape)}"
+            )
+        if not np.issubdtype(array.dtype, np.number):
+            raise ValueError(f"calibration_data for input '{name}' is of type {array.dtype}; accepted are numbers")
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"calibration_data for input '{name}' holds numbers that are not finite (NaN or infinity)")

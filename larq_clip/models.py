@@ -1,0 +1,263 @@
+"""Transforms of whole Keras models: clip the accumulators of all binary layers, switch the clips on and off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from larq_clip._binary import REPLACED_BY, is_binary
+from larq_clip._calibration import AccumulatorHistogram, check_percentile, observe
+from larq_clip._keras import keras, lq
+from larq_clip.quantizers import AccumulatorClip
+
+LayerRef = str | keras.layers.Layer
+
+
+def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The model's binary convolutions and dense layers, those of nested models included, in the model's order.
+
+    Binary means that both quantizers map everything to -1 and +1, as found by calling them on probes and on the layer's
+    own kernel; their `precision` is not asked. Kinds: Larq's QuantConv2D and QuantDense, and `larq_clip.layers`', with
+    or without a clip.
+
+    Raises:
+        TypeError: where `model` is no Keras model.
+        ValueError: where it, or a model nested in it, is neither functional nor Sequential, or is not built.
+    """
+    return [layer for _, layer in _leaves(_require_graph(model)) if type(layer) in REPLACED_BY and is_binary(layer)]
+
+
+def clip_model(
+    model: keras.Model,
+    bits: int = 8,
+    step: float | str = 1,
+    layers: Sequence[LayerRef] | None = None,
+    calibration_data: Any = None,
+    *,
+    percentile: float = 99.99,
+) -> keras.Model:
+    """A copy of a model whose binary layers saturate their accumulators to `bits` bits.
+
+    Each binary layer (see `binary_layers`) becomes the layer of `larq_clip.layers` with the same name, config and
+    weights, and an `AccumulatorClip` of its own. Everything else is copied as by ``keras.models.clone_model``: shared
+    layers stay shared, nested functional and Sequential models are copied in turn, and the copy is independent of the
+    original and not compiled. Layers that have a clip already keep it, with its bits, its step and its switch.
+
+    With step="auto" each layer gets the smallest power of two s >= 1 such that at least `percentile` percent of its
+    |accumulators| over the calibration data are at most s (2^(bits-1) - 1). They are the exact accumulators of the
+    model as given, so before any new clip: one pass over the data serves all layers, the choice for a layer does not
+    depend on which others are clipped, and since each chosen clip changes next to no accumulator beyond its rounding,
+    measuring behind the clips of earlier layers would give practically the same. A *pretrained* model needs this, or a
+    second training stage: step 1 alone costs most of its accuracy.
+
+    Args:
+        model: functional or Sequential, built.
+        bits: width of the clipped accumulators, 2 to 16.
+        step: a power of two, or "auto".
+        layers: names or layer objects to clip; all binary layers if None. A layer of a nested model is named
+            "outer/inner", or by its object.
+        calibration_data: for step="auto", and only then: an array of inputs ``(images, ...)``, a dict of such arrays by
+            input name, or a finite iterable (``tf.data.Dataset``, ``keras.utils.Sequence``, list, generator) of batches
+            x, (x, y) or (x, y, sample_weight).
+        percentile: for step="auto": above 0, up to 100.
+
+    Raises:
+        TypeError: where `model` is no Keras model, or the calibration data is of no accepted kind.
+        ValueError: for a subclassed or unbuilt model, also a nested one; where there is no binary layer to clip; where
+            `layers` holds unknown names, or layers that are not binary or clipped already; where, with layers=None, the
+            model has binary layers of kinds that cannot be clipped; for missing, superfluous, empty or ill-fitting
+            calibration data, and for bits, step or percentile out of range.
+    """
+    automatic = isinstance(step, str) and step == "auto"
+    if isinstance(step, str) and not automatic:
+        raise ValueError(f"step is {step!r}; accepted are powers of two and 'auto'")
+    AccumulatorClip(bits, 1 if automatic else step)  # refuse wrong values before long work
+    wanted = check_percentile(percentile)
+    if not automatic and calibration_data is not None:
+        raise ValueError(f"calibration_data is given, but step is {step!r}; it is used with step='auto' only")
+    targets = _targets(_require_graph(model), layers)
+    if not automatic:
+        return _copy(model, {id(layer): AccumulatorClip(bits, step) for layer in targets})
+    histograms = {id(layer): AccumulatorHistogram() for layer in targets}
+    observe(_copy(model, histograms), calibration_data)
+    steps = {key: histogram.smallest_step(bits, wanted) for key, histogram in histograms.items()}
+    return _copy(model, {key: AccumulatorClip(bits, step) for key, step in steps.items()})
+
+
+def accumulator_clips(model: keras.Model) -> dict[str, AccumulatorClip]:
+    """The clips of a model, of any kind, by the name of their layer, "outer/inner" in nested models."""
+    clips: dict[str, AccumulatorClip] = {}
+    for path, layer in _leaves(model):
+        inside = [module for module in (layer, *layer.submodules) if isinstance(module, AccumulatorClip)]
+        for clip in inside:
+            clips[path if len(inside) == 1 else f"{path}/{clip.name}"] = clip
+    return clips
+
+
+def set_clipping(model: keras.Model, enabled: bool) -> None:
+    """Switch all clips of a model on or off, also those in nested models; functions traced already follow.
+
+    Raises:
+        ValueError: where the model has no clip.
+    """
+    for clip in require_clips(model).values():
+        clip.enabled = enabled
+
+
+def require_clips(model: keras.Model) -> dict[str, AccumulatorClip]:
+    """`accumulator_clips`, of which there must be some."""
+    clips = accumulator_clips(model)
+    if not clips:
+        raise ValueError(
+            f"model '{model.name}' has no AccumulatorClip; make one that has with larq_clip.models.clip_model, or "
+            "build it from larq_clip.layers with accumulator_quantizer='accumulator_clip'"
+        )
+    return clips
+
+
+# ---- Walking --------------------------------------------------------------------------------------------------------
+
+
+def _leaves(model: keras.Model, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Path and object of every layer that is not itself a model; shared ones once."""
+    seen = set() if seen is None else seen
+    for layer in model.layers:
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer, f"{prefix}{layer.name}/", seen)
+        else:
+            yield f"{prefix}{layer.name}", layer
+
+
+def _require_graph(model: Any, outer: str = "") -> keras.Model:
+    """Refuse models whose layers' connections Keras does not know, and unbuilt ones."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model is of type {type(model).__name__}; accepted are functional and Sequential Keras models")
+    name = f"model '{outer}{model.name}'"
+    if not isinstance(model, keras.Sequential) and not getattr(model, "_is_graph_network", False):
+        raise ValueError(
+            f"{name} is a subclassed model ({type(model).__name__}), whose layers Keras cannot copy one by one; "
+            "accepted are functional and Sequential models. Write it with the functional API, or use "
+            "larq_clip.layers in it"
+        )
+    if not model.built:
+        raise ValueError(f"{name} is not built; call model.build(input_shape), or the model on a batch, first")
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _require_graph(layer, f"{outer}{model.name}/")
+    return model
+
+
+# ---- Choosing -------------------------------------------------------------------------------------------------------
+
+
+def _targets(model: keras.Model, layers: Sequence[LayerRef] | None) -> list[keras.layers.Layer]:
+    """The layers to clip; see `clip_model`."""
+    if layers is None:
+        _refuse_other_kinds(model)
+        binary = binary_layers(model)
+        if not binary:
+            raise ValueError(
+                f"model '{model.name}' has no binary layer: no Larq QuantConv2D or QuantDense whose input_quantizer "
+                "and kernel_quantizer both produce nothing but -1 and +1"
+            )
+        targets = [layer for layer in binary if not _is_quantized(layer)]
+        if not targets:
+            raise ValueError(f"all binary layers of model '{model.name}' have an accumulator_quantizer already")
+        return targets
+    if isinstance(layers, (str, keras.layers.Layer)):
+        raise TypeError(f"layers is {layers!r}; accepted is a list of names or layers")
+    targets = [_find(model, reference) for reference in layers]
+    if not targets:
+        raise ValueError("layers is empty; name at least one layer, or leave it out to clip all binary layers")
+    for layer in targets:
+        if type(layer) not in REPLACED_BY or not is_binary(layer):
+            binary = binary_layers(model)
+            raise ValueError(
+                f"layer '{layer.name}' ({type(layer).__name__}) is not a binary QuantConv2D or QuantDense of Larq; "
+                f"binary are {[path for path, other in _leaves(model) if other in binary]}"
+            )
+        if _is_quantized(layer):
+            raise ValueError(f"layer '{layer.name}' has an accumulator_quantizer already")
+    return targets
+
+
+def _is_quantized(layer: Any) -> bool:
+    return getattr(layer, "accumulator_quantizer", None) is not None
+
+
+def _find(model: keras.Model, reference: LayerRef) -> Any:
+    paths = dict(_leaves(model))
+    found = [layer for path, layer in paths.items() if reference is layer or reference == path]
+    if not found:
+        what = repr(reference) if isinstance(reference, str) else f"the layer {getattr(reference, 'name', reference)!r}"
+        raise ValueError(f"layers holds {what}, which is not in model '{model.name}'; its layers are {list(paths)}")
+    return found[0]
+
+
+def _refuse_other_kinds(model: keras.Model) -> None:
+    """Binary layers that would silently stay unclipped are an error, unless the caller names what to clip."""
+    for path, layer in _leaves(model):
+        for inner in (layer, *layer.submodules):
+            if (inner is layer and type(inner) in REPLACED_BY) or not is_binary(inner):
+                continue
+            what = f"layer '{path}' is a binary {type(layer).__name__}"
+            if inner is not layer:
+                what = f"layer '{path}' ({type(layer).__name__}) wraps the binary {type(inner).__name__} '{inner.name}'"
+            raise ValueError(
+                f"{what}, which cannot be clipped; accepted are QuantConv2D and QuantDense of larq and larq_clip "
+                "themselves, not wrapped. To leave it unclipped, name the layers to clip: layers=[...]"
+            )
+
+
+# ---- Copying --------------------------------------------------------------------------------------------------------
+
+
+def _copy(model: keras.Model, quantizers: dict[int, Any]) -> keras.Model:
+    """Copy a model and its weights, giving accumulator quantizers to the layers with these ids."""
+    copies: dict[int, tuple[Any, Any]] = {}
+
+    def copy_model(original: Any) -> Any:
+        copy = keras.models.clone_model(original, clone_function=copy_layer)
+        if not copy.built:  # a Sequential that was given its input shape by `build` or by a call
+            copy.build(original.input_shape)
+        return copy
+
+    def copy_layer(original: Any) -> Any:
+        if id(original) not in copies:
+            if isinstance(original, keras.Model):
+                copy = copy_model(original)
+            elif id(original) in quantizers:
+                copy = _with_quantizer(original, quantizers[id(original)])
+            else:
+                copy = type(original).from_config(original.get_config())
+            copies[id(original)] = (original, copy)
+        return copies[id(original)][1]
+
+    result = copy_model(model)
+    pairs = [(model, result), *copies.values()]
+    # Setting `trainable` of a model sets it for all its layers, so from the outside to the inside.
+    for original, copy in sorted(pairs, key=lambda pair: not isinstance(pair[0], keras.Model)):
+        if copy.trainable != original.trainable:
+            copy.trainable = original.trainable
+        if not isinstance(original, keras.Model):
+            copy.set_weights(original.get_weights())
+    return result
+
+
+def _with_quantizer(layer: Any, quantizer: Any) -> Any:
+    """The layer of `larq_clip.layers` like a binary layer, with an accumulator quantizer."""
+    config = {**layer.get_config(), "accumulator_quantizer": quantizer}
+    # Plain functions as quantizers need not be known to Keras by name; they are handed on.
+    for key in ("input_quantizer", "kernel_quantizer"):
+        if not isinstance(getattr(layer, key), keras.layers.Layer):
+            config[key] = getattr(layer, key)
+    # Larq keeps a quantizer's metrics out of its config.
+    metrics = getattr(layer.kernel_quantizer, "_custom_metrics", None) or ()
+    with lq.context.metrics_scope(metrics):
+        return REPLACED_BY[type(layer)].from_config(config)
+
+
+__all__ = ["accumulator_clips", "binary_layers", "clip_model", "set_clipping"]
