@@ -7,13 +7,11 @@ Modules are imported on first use: `larq_clip.Interpreter` needs NumPy only, and
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-if "tensorflow" not in sys.modules:
-    # Larq needs Keras 2; TensorFlow reads this when it is imported.
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+from larq_clip._legacy_keras import choose_legacy_keras
+
+choose_legacy_keras()
 
 if TYPE_CHECKING:
     from larq_clip import arithmetic, callbacks, converter, datasets, layers, models, quantizers

@@ -40,6 +40,12 @@ class OpInfo:
     nanoseconds: int
 
 
+def available_isas() -> list[str]:
+    """The instruction sets that this processor and this build of the runtime have, "scalar" first."""
+    library = _native.library()
+    return [name for i, name in enumerate(_native.ISAS) if name != "auto" and library.lqc_isa_available(i)]
+
+
 class Interpreter:
     """Executes a model file on this machine.
 

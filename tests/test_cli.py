@@ -1,0 +1,189 @@
+"""Both command lines on good and on bad input: one line that says what is wrong, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from support import IMAGE, dyadic_images, program, run_program, small_vgg
+
+PROGRAMS = ["larq-clip run", "larq-clip-run"]
+
+
+@pytest.fixture(scope="module")
+def keras_model():
+    return small_vgg()
+
+
+@pytest.fixture(scope="module")
+def model_bytes(keras_model):
+    import larq_clip
+
+    return larq_clip.convert_keras_model(keras_model)
+
+
+@pytest.fixture
+def files(tmp_path, model_bytes):
+    """A folder with model.lcb and images.npy."""
+    (tmp_path / "model.lcb").write_bytes(model_bytes)
+    np.save(tmp_path / "images.npy", dyadic_images(3))
+    return tmp_path
+
+
+def command(which: str) -> list[str]:
+    name, *rest = which.split()
+    return [*program(name), *rest]
+
+
+def run_on(which: str, files, *, model="model.lcb", images="images.npy", output="out.npy", more=()):
+    return run_program([*command(which), model, "--input", images, "--output", output, *more], cwd=files)
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_runs_and_agrees_with_keras(which, files, keras_model):
+    before = set(os.listdir(files))
+    run = run_on(which, files, more=["--threads", "2", "--repeat", "2", "--json", "--profile"])
+    assert run.returncode == 0, run.stderr
+    assert set(os.listdir(files)) - before == {"out.npy"}
+    expected = keras_model.predict(dyadic_images(3), verbose=0)
+    np.testing.assert_allclose(np.load(files / "out.npy"), expected, rtol=1e-5, atol=1e-7)
+    report = json.loads(run.stdout)
+    assert report["images"] == 3 and report["threads"] == 2
+
+
+def bad_model(files, content: bytes) -> dict:
+    (files / "bad.lcb").write_bytes(content)
+    return {"model": "bad.lcb"}
+
+
+def bad_images(files, array: np.ndarray) -> dict:
+    np.save(files / "bad.npy", array)
+    return {"images": "bad.npy"}
+
+
+def with_version(model_bytes: bytes, version: int) -> bytes:
+    """The model file with another format version: the writer is asked, so the test knows no offsets."""
+    from larq_clip.converter import writer
+
+    original = writer.FORMAT_VERSION
+    writer.FORMAT_VERSION = version
+    try:
+        from larq_clip.converter import reader
+
+        return writer.write(reader.read(model_bytes))
+    finally:
+        writer.FORMAT_VERSION = original
+
+
+def nan_image() -> np.ndarray:
+    images = dyadic_images(3)
+    images[1, 2, 3, 1] = np.nan
+    return images
+
+
+BAD = {
+    "not a model file": (lambda files, data: bad_model(files, b"This is a letter, not a model.\n" * 9), "model"),
+    "empty file": (lambda files, data: bad_model(files, b""), ""),
+    "truncated file": (lambda files, data: bad_model(files, data[: len(data) // 2]), ""),
+    "wrong version": (lambda files, data: bad_model(files, with_version(data, 99)), "99"),
+    "missing model": (lambda files, data: {"model": "none.lcb"}, "none.lcb"),
+    "missing images": (lambda files, data: {"images": "none.npy"}, "none.npy"),
+    "wrong shape": (lambda files, data: bad_images(files, np.zeros((2, 9, 9, 3), np.float32)), "9"),
+    "wrong rank": (lambda files, data: bad_images(files, np.zeros((2, 5), np.float32)), "12"),
+    "wrong dtype": (lambda files, data: bad_images(files, np.zeros((2, *IMAGE), np.complex64)), "c"),
+    "NaN": (lambda files, data: bad_images(files, nan_image()), "NaN"),
+    "unwritable folder": (lambda files, data: {"output": "no/such/folder/out.npy"}, "no/such/folder"),
+    "output is a folder": (lambda files, data: {"output": "."}, ""),
+    "images are a model": (lambda files, data: {"images": "model.lcb"}, "model.lcb"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_bad_input_is_one_line_exit_2_and_writes_nothing(which, case, files, model_bytes):
+    arguments, word = BAD[case][0](files, model_bytes), BAD[case][1]
+    before = {name: (files / name).stat().st_mtime_ns for name in os.listdir(files)}
+    run = run_on(which, files, **arguments)
+    assert run.returncode == 2, (run.stdout, run.stderr)
+    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert word in run.stderr and "Traceback" not in run.stderr
+    assert {name: (files / name).stat().st_mtime_ns for name in os.listdir(files)} == before
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_an_earlier_output_survives_an_error(which, files):
+    (files / "out.npy").write_bytes(b"precious")
+    np.save(files / "bad.npy", nan_image())
+    assert run_on(which, files, images="bad.npy").returncode == 2
+    assert (files / "out.npy").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+@pytest.mark.parametrize(
+    "more", [["--threads", "0"], ["--threads", "x"], ["--isa", "sse9"], ["--repeat", "-1"], ["--colour"]]
+)
+def test_bad_options(which, more, files):
+    run = run_on(which, files, more=more)
+    assert run.returncode == 2 and len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert not (files / "out.npy").exists()
+
+
+@pytest.mark.parametrize("which", ["larq-clip", "larq-clip run", "larq-clip inspect", "larq-clip-run"])
+def test_help(which):
+    run = run_program([*command(which), "--help"])
+    assert run.returncode == 0 and "sage" in run.stdout
+
+
+def test_commands_that_need_no_tensorflow_do_not_import_it(files):
+    script = (
+        "import sys\n"
+        "from larq_clip.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code in (0, None), stop.code\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'tf_keras', 'larq', 'keras')]\n"
+    )
+    for arguments in (["--help"], ["inspect", "model.lcb"], ["run", "model.lcb", "--input", "images.npy"]):
+        run = subprocess.run([sys.executable, "-c", script, *arguments], cwd=files, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
+def test_convert_every_kind_of_file(name, files, keras_model, model_bytes):
+    keras_model.save(files / name)
+    run = run_program([*program("larq-clip"), "convert", name, "-o", "converted.lcb"], cwd=files)
+    assert run.returncode == 0, run.stderr
+    from larq_clip import Interpreter
+
+    images = dyadic_images(5)
+    np.testing.assert_array_equal(
+        Interpreter(files / "converted.lcb").predict(images), Interpreter(model_bytes).predict(images)
+    )
+
+
+@pytest.mark.parametrize("name, word", [("none.h5", "none.h5"), ("images.npy", ".npy"), ("broken.h5", "broken.h5")])
+def test_convert_errors(name, word, files):
+    (files / "broken.h5").write_bytes(b"no hdf5")
+    run = run_program([*program("larq-clip"), "convert", name, "-o", "converted.lcb"], cwd=files)
+    assert run.returncode == 2 and word in run.stderr and "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+    assert not (files / "converted.lcb").exists()
+
+
+def test_debug_shows_the_traceback(files):
+    run = run_program([*program("larq-clip"), "--debug", "run", "none.lcb", "--input", "images.npy"], cwd=files)
+    assert run.returncode != 0 and "Traceback" in run.stderr
+
+
+def test_inspect(files):
+    text = run_program([*program("larq-clip"), "inspect", "model.lcb"], cwd=files)
+    assert text.returncode == 0 and "BinaryConv2D" in text.stdout, text.stderr
+    report = json.loads(run_program([*program("larq-clip"), "inspect", "model.lcb", "--json"], cwd=files).stdout)
+    binary = [op for op in report["ops"] if op["type"] == "BinaryConv2D"]
+    assert len(binary) == 3
+    assert binary[0]["binary_macs"] == 12 * 12 * 72 * 9 * 40
+    assert all(op["kernel"] for op in report["ops"])
+    assert report["file_bytes"] == (files / "model.lcb").stat().st_size
+    assert report["arena_bytes"] >= report["arena_lower_bound_bytes"] > 0
