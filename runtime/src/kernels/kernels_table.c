@@ -28,7 +28,7 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
     kernels->bitpack_i8 = lqc_bitpack_i8_##name;     \
   }
 
-#if 0
+#if defined(__aarch64__)
 LQC_OVERRIDE(neon, NEON)
 #elif defined(__x86_64__)
 LQC_OVERRIDE(avx2, AVX2)
@@ -44,7 +44,7 @@ typedef struct isa_entry {
 
 static const isa_entry entries[] = {
   {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar},
-#if 0
+#if defined(__aarch64__)
   {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon},
 #elif defined(__x86_64__)
   {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2},

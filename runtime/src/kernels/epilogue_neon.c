@@ -1,0 +1,78 @@
+/* Epilogues in 128-bit vectors. Rows of sums, limits, multipliers and offsets are padded to LQC_SUMS_MULTIPLE, so
+ * whole vectors may be read; the last, partial vector of an output goes through a buffer. */
+#include <arm_neon.h>
+#include <string.h>
+
+#include "kernels_isa.h"
+#include "pack_bits_neon.h"
+
+enum { LANES_8 = 16, LANES_16 = 8, LANES_32 = 4 };
+
+/* All ones in bytes where 2p + missing >= limit. At most 2K <= 65534: no overflow where c < channels. */
+static inline uint8x16_t reached(const uint16_t *sums, const uint16_t *limits, uint16x8_t missing) {
+  uint16x8_t low = vaddq_u16(vshlq_n_u16(vld1q_u16(sums), 1), missing);
+  uint16x8_t high = vaddq_u16(vshlq_n_u16(vld1q_u16(sums + LANES_16), 1), missing);
+  low = vcgeq_u16(low, vld1q_u16(limits));
+  high = vcgeq_u16(high, vld1q_u16(limits + LANES_16));
+  return vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+}
+
+void lqc_threshold_neon(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
+  const uint16x8_t missing_16 = vdupq_n_u16((uint16_t)missing);
+  for (uint32_t c = 0; c < params->channels; c += LQC_WORD_BITS) {
+    uint8x16_t mask[4];
+    LQC_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      mask[i] = reached(sums + c + i * LANES_8, params->limits + c + i * LANES_8, missing_16);
+    }
+    uint64_t word = lqc_pack_bits_neon(mask[0], mask[1], mask[2], mask[3]) & lqc_low_mask(params->channels - c);
+    *out++ = params->invert ? word ^ params->invert[c / LQC_WORD_BITS] : word;
+  }
+}
+
+/* Clipped to int8. SQRSHL shifts right with rounding half up where the shift is negative, left with saturation where
+   it is positive; its rounding does not overflow. SQXTN saturates to -128 too, so the limits come after it. */
+static inline int8x8_t clipped(const uint16_t *sums, int16x8_t k, int16x8_t shift) {
+  int16x8_t a = vsubq_s16(k, vreinterpretq_s16_u16(vshlq_n_u16(vld1q_u16(sums), 1)));
+  return vqmovn_s16(vqrshlq_s16(a, shift));
+}
+
+void lqc_clip_neon(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
+  const int16x8_t k = vdupq_n_s16((int16_t)(params->k - missing));
+  const int16x8_t shift = vdupq_n_s16((int16_t)-params->step_log2);
+  const int8x16_t high = vdupq_n_s8((int8_t)params->clip_limit), low = vnegq_s8(high);
+  for (uint32_t c = 0; c < params->channels; c += LANES_8) {
+    int8x16_t v = vcombine_s8(clipped(sums + c, k, shift), clipped(sums + c + LANES_16, k, shift));
+    v = vmaxq_s8(vminq_s8(v, high), low);
+    if (params->channels - c >= LANES_8) {
+      vst1q_s8(out + c, v);
+    } else {
+      int8_t last[LANES_8];
+      vst1q_s8(last, v);
+      memcpy(out + c, last, params->channels - c);
+    }
+  }
+}
+
+void lqc_affine_neon(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
+  const int32_t step = params->step_log2, limit = params->clip_limit;
+  const int32x4_t k = vdupq_n_s32((int32_t)(params->k - missing));
+  const int32x4_t high = vdupq_n_s32(limit), low = vdupq_n_s32(-limit), shift = vdupq_n_s32(-step);
+  const float32x4_t scale = vdupq_n_f32(step >= 0 ? (float)(1 << step) : 1.0f / (float)(1 << -step));
+  for (uint32_t c = 0; c < params->channels; c += LANES_32) {
+    int32x4_t v = vsubq_s32(k, vreinterpretq_s32_u32(vshll_n_u16(vld1_u16(sums + c), 1)));
+    if (limit != 0) {
+      v = vmaxq_s32(vminq_s32(vrshlq_s32(v, shift), high), low);
+    }
+    float32x4_t value = vmulq_f32(vcvtq_f32_s32(v), scale);
+    float32x4_t product = vmulq_f32(vld1q_f32(params->multiplier + c), value);
+    float32x4_t result = vaddq_f32(product, vld1q_f32(params->offset + c));
+    if (params->channels - c >= LANES_32) {
+      vst1q_f32(out + c, result);
+    } else {
+      float last[LANES_32];
+      vst1q_f32(last, result);
+      memcpy(out + c, last, (params->channels - c) * sizeof(float));
+    }
+  }
+}
