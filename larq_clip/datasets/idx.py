@@ -12,6 +12,7 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ UINT8_CODE = 8
 PREFIXES = ("", "fashion-")
 PARTS = ("train", "t10k")
 KINDS = (("images", 3), ("labels", 1))
-DECOMPRESSORS = {"": bytes, ".gz": gzip.decompress, ".xz": lzma.decompress}
+DECOMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.decompress, ".xz": lzma.decompress}
 
 UInt8Array = NDArray[np.uint8]
 ImageSet = tuple[tuple[UInt8Array, UInt8Array], tuple[UInt8Array, UInt8Array]]
