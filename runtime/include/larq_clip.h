@@ -67,7 +67,8 @@ extern "C" {
   X(ERROR_ARENA_TOO_SMALL, "the memory given to the session is too small")                     \
   X(ERROR_OPTION, "an option has a value that is not accepted")                                \
   X(ERROR_NOT_FINITE, "the input holds a NaN or an infinity")                                  \
-  X(ERROR_THREADS, "worker threads could not be started")
+  X(ERROR_THREADS, "worker threads could not be started")                                      \
+  X(ERROR_INPUT, "a bit input has bits set above its last channel")
 
 typedef enum lqc_status {
 #define LQC_STATUS_ENUM(name, message) LQC_##name,
@@ -162,8 +163,8 @@ LQC_API lqc_status lqc_session_init(lqc_session **session, const lqc_model *mode
 LQC_API void *lqc_session_input(lqc_session *session, size_t input);
 LQC_API const void *lqc_session_output(const lqc_session *session, size_t output);
 
-/* Executes the model on one image. Float inputs must be finite (LQC_ERROR_NOT_FINITE otherwise). After an error the
- * session can be used again. */
+/* Executes the model on one image. Float inputs must be finite (LQC_ERROR_NOT_FINITE otherwise), and the bits above the
+ * last channel of bit inputs 0 (LQC_ERROR_INPUT). After an error the session can be used again. */
 LQC_API lqc_status lqc_session_run(lqc_session *session, lqc_error *error);
 
 /* Any tensor, after a run, with options.keep_tensors; NULL otherwise or out of range. */

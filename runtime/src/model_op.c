@@ -59,7 +59,7 @@ static lqc_status read_byte(const lqc_table *t, const lqc_op *op, lqc_field fiel
 }
 
 static lqc_status read_activation(const lqc_table *t, uint16_t slot, lqc_op *op) {
-  int8_t value;
+  int8_t value = 0;
   LQC_TRY(read_byte(t, op, (lqc_field){slot, "activation"}, 0, LQC_ACTIVATION_COUNT - 1, &value));
   op->activation = (lqc_activation)value;
   return LQC_OK;
@@ -67,7 +67,7 @@ static lqc_status read_activation(const lqc_table *t, uint16_t slot, lqc_op *op)
 
 static lqc_status read_binary_conv2d(const lqc_table *t, uint32_t constants, lqc_op *op) {
   static const lqc_field groups = {1, "groups"}, clip_limit = {4, "clip_limit"};
-  int8_t epilogue;
+  int8_t epilogue = 0;
   LQC_TRY(read_window(t, op));
   LQC_TRY(lqc_table_scalar(t, groups, &op->groups, 4));
   if (op->groups == 0 || op->groups > LQC_MAX_DIMENSION) {

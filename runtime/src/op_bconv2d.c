@@ -279,7 +279,7 @@ static size_t round_to_sums(uint32_t channels) {
 lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                     const lqc_tensor *output, lqc_node *node) {
   conv_constants constants;
-  uint32_t k;
+  uint32_t k = 0;
   LQC_TRY(check_shapes(prepare, op, input, output, &k));
   LQC_TRY(check_epilogue(prepare, op, output));
   LQC_TRY(check_constants(prepare, op, input, output, &constants));

@@ -18,34 +18,34 @@ lqc_axis lqc_column_axis(const lqc_window *window, const lqc_tensor *input, cons
                     .out = output->width};
 }
 
-lqc_taps lqc_axis_taps(const lqc_axis *axis, uint32_t position) {
-  int64_t start = lqc_axis_start(axis, position);
-  int64_t last = (int64_t)axis->size - 1 - start; /* largest offset inside the image */
-  if (last < 0) {
-    return (lqc_taps){0, 0};
-  }
-  int64_t dilation = axis->dilation;
+/* The taps before the first one inside the image are [0, first), those after the last [end, kernel). Both numbers never
+ * rise with the position; first >= end means that no tap is inside. */
+static lqc_taps raw_taps(const lqc_axis *axis, uint32_t position) {
+  int64_t start = lqc_axis_start(axis, position), dilation = axis->dilation, kernel = axis->kernel;
+  int64_t last = (int64_t)axis->size - 1 - start; /* largest distance from tap 0 that is inside */
   int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
-  int64_t end = last / dilation + 1;
-  if (end > axis->kernel) {
-    end = axis->kernel;
-  }
-  if (first >= end) {
-    return (lqc_taps){0, 0};
-  }
-  return (lqc_taps){(uint32_t)first, (uint32_t)end};
+  int64_t end = last < 0 ? 0 : last / dilation + 1;
+  return (lqc_taps){(uint32_t)(first < kernel ? first : kernel), (uint32_t)(end < kernel ? end : kernel)};
+}
+
+lqc_taps lqc_axis_taps(const lqc_axis *axis, uint32_t position) {
+  lqc_taps taps = raw_taps(axis, position);
+  return taps.first < taps.end ? taps : (lqc_taps){0, 0};
 }
 
 lqc_span lqc_axis_span(const lqc_axis *axis, uint32_t first) {
-  lqc_span span = {first, first + 1, lqc_axis_taps(axis, first)};
-  while (span.end < axis->out) {
-    lqc_taps next = lqc_axis_taps(axis, span.end);
-    if (next.first != span.taps.first || next.end != span.taps.end) {
-      break;
+  lqc_taps taps = raw_taps(axis, first);
+  uint32_t inside = first, outside = axis->out; /* bisection: `inside` belongs to the span, `outside` does not */
+  while (outside - inside > 1) {
+    uint32_t middle = inside + (outside - inside) / 2;
+    lqc_taps other = raw_taps(axis, middle);
+    if (other.first == taps.first && other.end == taps.end) {
+      inside = middle;
+    } else {
+      outside = middle;
     }
-    ++span.end;
   }
-  return span;
+  return (lqc_span){first, outside, lqc_axis_taps(axis, first)};
 }
 
 uint32_t lqc_region_runs(lqc_run *runs, const lqc_run_geometry *geometry, lqc_taps rows, lqc_taps columns) {

@@ -1,0 +1,11 @@
+/* Checking the file's memory plan. */
+#ifndef LQC_PLAN_H
+#define LQC_PLAN_H
+
+#include "model.h"
+
+/* Every tensor is a model input or written by one op, before it is read; and tensors that hold a value at the same time
+ * do not share memory, except that a Reshape's output may lie exactly where its input does. */
+lqc_status lqc_check_plan(const lqc_model_view *view, lqc_error *error);
+
+#endif /* LQC_PLAN_H */

@@ -1,0 +1,295 @@
+#include <string.h>
+#include <time.h>
+
+#include "checked.h"
+#include "op.h"
+#include "plan.h"
+
+struct lqc_session {
+  lqc_model_view view;
+  lqc_kernels kernels;
+  int keep_tensors, profile;
+  lqc_pool *pool;
+  lqc_runner runner;
+  void **tensors; /* [view.tensors.count] */
+  lqc_node *nodes; /* [view.ops.count] */
+};
+
+/* ---- Preparing ------------------------------------------------------------------------------------------------ */
+
+/* Checked options: threads is 1 or more, and kernels are those of the instruction set. */
+static lqc_status read_options(const lqc_options *options, lqc_options *checked, lqc_kernels *kernels,
+                               lqc_error *error) {
+  *checked = options ? *options : (lqc_options){0};
+  if (checked->threads == 0) {
+    checked->threads = 1;
+  }
+  if (checked->threads > lqc_pool_max_threads()) {
+    return lqc_fail(error, LQC_ERROR_OPTION, "threads is %u; this build accepts 0 to %u", checked->threads,
+                    lqc_pool_max_threads());
+  }
+  const char *name = lqc_isa_name(checked->isa);
+  if (name == NULL) {
+    return lqc_fail(error, LQC_ERROR_OPTION, "isa is %d; accepted are 0 to %d", (int)checked->isa,
+                    (int)LQC_ISA_COUNT - 1);
+  }
+  if (!lqc_kernels_select(kernels, checked->isa)) {
+    return lqc_fail(error, LQC_ERROR_OPTION, "instruction set '%s' is not available in this build or on this processor",
+                    name);
+  }
+  return LQC_OK;
+}
+
+/* Gives every tensor its place: the file's plan, or a place of its own. */
+static lqc_status place_tensors(lqc_bump *bump, const lqc_model_view *view, bool keep, void **places,
+                                lqc_error *error) {
+  size_t arena_bytes = 0;
+  void *arena = NULL;
+  if (!keep) {
+    if (!lqc_size_from_u64(view->arena_bytes, &arena_bytes)) {
+      arena_bytes = SIZE_MAX; /* refused in the next line */
+    }
+    LQC_TRY(lqc_bump_take(bump, arena_bytes, 1, &arena, error));
+  }
+  for (uint32_t t = 0; t < view->tensors.count; ++t) {
+    lqc_tensor tensor;
+    void *place = NULL;
+    LQC_TRY(lqc_read_tensor(view, t, &tensor, error));
+    if (keep) {
+      LQC_TRY(lqc_bump_take(bump, tensor.info.bytes, 1, &place, error));
+    } else if (arena) {
+      place = (uint8_t *)arena + tensor.offset;
+    }
+    if (places) {
+      places[t] = place;
+      memset(place, 0, tensor.info.bytes);
+    }
+  }
+  return LQC_OK;
+}
+
+static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_node *nodes) {
+  for (uint32_t i = 0; i < prepare->view->ops.count; ++i) {
+    static const lqc_prepare_op prepare_op[LQC_OP_KIND_COUNT] = {
+#define LQC_OP_ENTRY(NAME, name) [LQC_OP_##NAME] = lqc_prepare_##name,
+      LQC_OP_LIST(LQC_OP_ENTRY)
+#undef LQC_OP_ENTRY
+    };
+    lqc_op op;
+    lqc_tensor input, output;
+    LQC_TRY(lqc_read_op(prepare->view, i, &op, prepare->error));
+    LQC_TRY(lqc_read_tensor(prepare->view, op.input, &input, prepare->error));
+    LQC_TRY(lqc_read_tensor(prepare->view, op.output, &output, prepare->error));
+    lqc_node node = {.name = op.name, .kind = op.kind};
+    LQC_TRY(prepare_op[op.kind](prepare, &op, &input, &output, &node));
+    if (nodes) {
+      node.input = places[op.input];
+      node.output = places[op.output];
+      nodes[i] = node;
+    }
+  }
+  return LQC_OK;
+}
+
+/* Lays a session out in bump's memory, or, with bump->base NULL, only finds the bytes it takes. */
+static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_options *options,
+                        const lqc_kernels *kernels, lqc_session **built, lqc_error *error) {
+  void *session_memory = NULL, *places = NULL, *nodes = NULL, *pool = NULL, *thread_scratch = NULL, *shared = NULL;
+  LQC_TRY(lqc_bump_take(bump, 1, sizeof(lqc_session), &session_memory, error));
+  LQC_TRY(lqc_bump_take(bump, view->tensors.count, sizeof(void *), &places, error));
+  LQC_TRY(lqc_bump_take(bump, view->ops.count, sizeof(lqc_node), &nodes, error));
+  LQC_TRY(lqc_bump_take(bump, 1, lqc_pool_bytes(options->threads), &pool, error));
+  lqc_session *session = session_memory;
+  if (session) {
+    *session = (lqc_session){.view = *view,
+                             .kernels = *kernels,
+                             .keep_tensors = options->keep_tensors,
+                             .profile = options->profile,
+                             .pool = pool,
+                             .tensors = places,
+                             .nodes = nodes};
+  }
+  lqc_prepare prepare = {
+    .view = view, .kernels = session ? &session->kernels : kernels, .error = error, .bump = bump};
+  LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
+  LQC_TRY(prepare_ops(&prepare, places, nodes));
+  if (!lqc_align_size(prepare.thread_scratch, LQC_ALIGNMENT, &prepare.thread_scratch)) {
+    prepare.thread_scratch = SIZE_MAX; /* refused in the next line */
+  }
+  LQC_TRY(lqc_bump_take(bump, options->threads, prepare.thread_scratch, &thread_scratch, error));
+  LQC_TRY(lqc_bump_take(bump, 1, prepare.shared_scratch, &shared, error));
+  if (session) {
+    session->runner = (lqc_runner){pool, thread_scratch, prepare.thread_scratch, shared};
+  }
+  *built = session;
+  return LQC_OK;
+}
+
+lqc_status lqc_session_size(const lqc_model *model, const lqc_options *options, size_t *bytes, lqc_error *error) {
+  const lqc_model_view *view = lqc_model_get_view(model);
+  lqc_options checked;
+  lqc_kernels kernels;
+  lqc_bump bump = {NULL, 0};
+  lqc_session *none;
+  if (view == NULL || bytes == NULL) {
+    return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_size: %s",
+                    view == NULL ? "model is NULL or was not loaded" : "bytes is NULL");
+  }
+  LQC_TRY(read_options(options, &checked, &kernels, error));
+  LQC_TRY(lqc_check_plan(view, error));
+  LQC_TRY(build(&bump, view, &checked, &kernels, &none, error));
+  *bytes = bump.used;
+  return lqc_succeed(error);
+}
+
+lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const lqc_options *options, void *memory,
+                            size_t bytes, lqc_error *error) {
+  const lqc_model_view *view = lqc_model_get_view(model);
+  lqc_options checked;
+  lqc_kernels kernels;
+  size_t needed;
+  if (session == NULL || view == NULL || memory == NULL) {
+    return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_init: %s",
+                    session == NULL ? "session is NULL"
+                    : view == NULL  ? "model is NULL or was not loaded"
+                                    : "memory is NULL");
+  }
+  if ((uintptr_t)memory % LQC_ALIGNMENT != 0) {
+    return lqc_fail(error, LQC_ERROR_ALIGNMENT, "session memory must be aligned to %d", LQC_ALIGNMENT);
+  }
+  LQC_TRY(lqc_session_size(model, options, &needed, error));
+  if (bytes < needed) {
+    return lqc_fail(error, LQC_ERROR_ARENA_TOO_SMALL, "the session needs %zu bytes of memory; %zu were given", needed,
+                    bytes);
+  }
+  LQC_TRY(read_options(options, &checked, &kernels, error));
+  lqc_bump bump = {memory, 0};
+  lqc_session *built;
+  LQC_TRY(build(&bump, view, &checked, &kernels, &built, error));
+  LQC_TRY(lqc_pool_start(built->pool, checked.threads, error));
+  *session = built;
+  return lqc_succeed(error);
+}
+
+void lqc_session_destroy(lqc_session *session) {
+  if (session) {
+    lqc_pool_stop(session->pool);
+  }
+}
+
+/* ---- Running -------------------------------------------------------------------------------------------------- */
+
+static lqc_status check_finite(const lqc_tensor *tensor, const void *data, lqc_error *error) {
+  const uint32_t *raw = data;
+  size_t count = tensor->info.bytes / sizeof(float);
+  uint32_t found = 0;
+  for (size_t i = 0; i < count; ++i) {
+    found |= (raw[i] & 0x7f800000u) == 0x7f800000u; /* no branch: this loop is vectorized */
+  }
+  for (size_t i = 0; found && i < count; ++i) {
+    if ((raw[i] & 0x7f800000u) == 0x7f800000u) {
+      size_t pixel = i / tensor->channels;
+      return lqc_fail(error, LQC_ERROR_NOT_FINITE,
+                      "input '%s' holds %s at element %zu (row %zu, column %zu, channel %zu); accepted are finite numbers",
+                      tensor->info.name, raw[i] & 0x007fffffu ? "a NaN" : "an infinity", i, pixel / tensor->width,
+                      pixel % tensor->width, i % tensor->channels);
+    }
+  }
+  return LQC_OK;
+}
+
+static lqc_status check_tail(const lqc_tensor *tensor, const void *data, lqc_error *error) {
+  const uint64_t *bits = data;
+  size_t words = lqc_words(tensor->channels), pixels = (size_t)tensor->height * tensor->width;
+  for (size_t p = 0; tensor->channels % 64 != 0 && p < pixels; ++p) {
+    if (bits[p * words + words - 1] >> (tensor->channels % 64)) {
+      return lqc_fail(error, LQC_ERROR_INPUT, "input '%s' has bits set above channel %u at row %zu, column %zu",
+                      tensor->info.name, tensor->channels - 1, p / tensor->width, p % tensor->width);
+    }
+  }
+  return LQC_OK;
+}
+
+static lqc_status check_inputs(const lqc_session *session, lqc_error *error) {
+  for (uint32_t i = 0; i < session->view.inputs.count; ++i) {
+    lqc_tensor tensor;
+    uint32_t index = lqc_vector_u32(&session->view.inputs, i);
+    LQC_TRY(lqc_read_tensor(&session->view, index, &tensor, error));
+    if (tensor.info.dtype == LQC_FLOAT32) {
+      LQC_TRY(check_finite(&tensor, session->tensors[index], error));
+    } else if (tensor.info.dtype == LQC_BIT) {
+      LQC_TRY(check_tail(&tensor, session->tensors[index], error));
+    }
+  }
+  return LQC_OK;
+}
+
+static uint64_t nanoseconds_now(void) {
+  struct timespec now;
+#if defined(CLOCK_MONOTONIC)
+  clock_gettime(CLOCK_MONOTONIC, &now);
+#else
+  timespec_get(&now, TIME_UTC);
+#endif
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+lqc_status lqc_session_run(lqc_session *session, lqc_error *error) {
+  if (session == NULL) {
+    return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_run: session is NULL");
+  }
+  LQC_TRY(check_inputs(session, error));
+  uint64_t before = session->profile ? nanoseconds_now() : 0;
+  for (uint32_t i = 0; i < session->view.ops.count; ++i) {
+    lqc_node *node = &session->nodes[i];
+    node->run(node, &session->runner);
+    if (session->profile) {
+      uint64_t after = nanoseconds_now();
+      node->nanoseconds = after - before;
+      before = after;
+    }
+  }
+  return lqc_succeed(error);
+}
+
+/* ---- Looking -------------------------------------------------------------------------------------------------- */
+
+void *lqc_session_input(lqc_session *session, size_t input) {
+  if (session == NULL || input >= session->view.inputs.count) {
+    return NULL;
+  }
+  return session->tensors[lqc_vector_u32(&session->view.inputs, (uint32_t)input)];
+}
+
+const void *lqc_session_output(const lqc_session *session, size_t output) {
+  if (session == NULL || output >= session->view.outputs.count) {
+    return NULL;
+  }
+  return session->tensors[lqc_vector_u32(&session->view.outputs, (uint32_t)output)];
+}
+
+const void *lqc_session_tensor(const lqc_session *session, size_t tensor) {
+  if (session == NULL || !session->keep_tensors || tensor >= session->view.tensors.count) {
+    return NULL;
+  }
+  return session->tensors[tensor];
+}
+
+lqc_status lqc_session_op_info(const lqc_session *session, size_t op, lqc_op_info *info) {
+  if (session == NULL || info == NULL) {
+    return LQC_ERROR_NULL;
+  }
+  if (op >= session->view.ops.count) {
+    return LQC_ERROR_OPTION;
+  }
+  const lqc_node *node = &session->nodes[op];
+  *info = (lqc_op_info){.name = node->name,
+                        .type = lqc_op_kind_name(node->kind),
+                        .kernel = node->kernel,
+                        .binary_macs = node->binary_macs,
+                        .float_macs = node->float_macs,
+                        .nanoseconds = node->nanoseconds};
+  return LQC_OK;
+}
+
+lqc_isa lqc_session_isa(const lqc_session *session) { return session ? session->kernels.isa : LQC_ISA_AUTO; }
