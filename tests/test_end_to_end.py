@@ -1,0 +1,156 @@
+"""The promise: Keras, the NumPy reference and the C runtime compute the same bits, in every tensor of whole models."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from support import IMAGE, dyadic_images, qemu, randomize, run_program, small_vgg
+
+import larq_clip
+from larq_clip.converter import ir, reader
+from larq_clip.interpreter import available_isas
+
+MODELS = {
+    f"{'plain' if step is None else f'step {step}'}, pool {pool}, pad {pad}, {'gamma' if scale else 'no gamma'}": (
+        {"step": step, "pool": pool, "pad_values": pad, "scale": scale}
+    )
+    for (step, pool), (pad, scale) in zip(
+        itertools.product((None, 1, 2, 8), ("before", "after")),
+        itertools.cycle([(0.0, True), (1.0, True), (-1.0, False)]),
+        strict=False,
+    )
+}
+
+
+@pytest.fixture(scope="module", params=MODELS.items(), ids=lambda item: item[0])
+def converted(request):
+    """A Keras model, its file and a few images."""
+    model = small_vgg(seed=len(request.param[0]), **request.param[1])
+    return model, larq_clip.convert_keras_model(model), dyadic_images(6, seed=3)
+
+
+def keras_tensors(model, images) -> dict[str, np.ndarray]:
+    """What the Keras layers compute, under the names that the file gives: quantized inputs and clipped accumulators."""
+    from larq_clip._keras import keras
+
+    wanted = {model.layers[-1].name: model.output}
+    for layer in model.layers:
+        quantizer = getattr(layer, "input_quantizer", None)
+        if quantizer is not None:
+            wanted[f"{layer.name}:input"] = quantizer(layer.input)
+    values = keras.Model(model.inputs, list(wanted.values())).predict(images, verbose=0)
+    return dict(zip(wanted, values, strict=True))
+
+
+def test_every_tensor_equals_the_reference_and_keras(converted):
+    model, data, images = converted
+    runtime = larq_clip.Interpreter(data, keep_tensors=True).tensors(images)
+    graph = reader.read(data)
+    reference = ir.evaluate(graph, {name: images for name in graph.inputs})
+    assert set(runtime) == set(reference)
+    for name, expected in reference.items():
+        if graph.tensors[name].dtype is ir.DType.BIT:
+            expected = 1 - 2 * expected.astype(np.int8)
+        if graph.producer(name) is not None and graph.producer(name).type == "Softmax":
+            np.testing.assert_allclose(runtime[name], expected, rtol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(runtime[name], expected, err_msg=name)
+
+    compared = 0
+    for name, expected in keras_tensors(model, images).items():
+        if name.endswith(":input"):
+            np.testing.assert_array_equal(runtime[name].reshape(expected.shape), expected, err_msg=name)
+            compared += 1
+        else:
+            np.testing.assert_allclose(runtime[name], expected, rtol=1e-5, atol=1e-7, err_msg=name)
+    assert compared == 4
+
+
+def test_the_whole_model_stays_in_bits(converted):
+    """Nothing wider than a bit is stored between two binary layers, and clipped models have 8-bit thresholds."""
+    model, data, _ = converted
+    graph = reader.read(data)
+    binary = [op for op in graph.ops if op.type == "BinaryConv2D"]
+    assert len(binary) == 3
+    assert all(op.epilogue is ir.Epilogue.THRESHOLD for op in binary)
+    if hasattr(model.layers[2], "accumulator_quantizer"):
+        assert all(op.thresholds.dtype == np.int8 and op.clip_limit == 127 for op in binary)
+
+
+def test_every_instruction_set_predicts_the_same(converted):
+    _, data, images = converted
+    results = [larq_clip.Interpreter(data, isa=isa).predict(images) for isa in available_isas()]
+    results.append(larq_clip.Interpreter(data, num_threads=2).predict(images))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+@pytest.mark.aarch64
+def test_neon_predicts_the_same(converted, aarch64_cli, tmp_path):
+    _, data, images = converted
+    (tmp_path / "model.lcb").write_bytes(data)
+    np.save(tmp_path / "x.npy", images)
+    run = run_program(
+        [*qemu(aarch64_cli), "model.lcb", "--input", "x.npy", "--output", "y.npy", "--isa", "neon"], cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), larq_clip.Interpreter(data).predict(images))
+
+
+def float_tail(step: float | None):
+    """Binary layers whose results reach float layers: int8 through a max pool, an affine epilogue, biases, relu."""
+    import larq as lq
+
+    from larq_clip import models, quantizers
+    from larq_clip._keras import keras
+
+    binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+    image = keras.Input(IMAGE)
+    x = lq.layers.QuantConv2D(48, 3, kernel_quantizer=quantizers.FixedPoint(), use_bias=False)(image)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = lq.layers.QuantConv2D(32, 3, padding="same", use_bias=True, **binary)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = lq.layers.QuantConv2D(64, 3, strides=2, padding="same", use_bias=False, **binary)(x)
+    x = keras.layers.MaxPool2D(3, 2, padding="same")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Activation("relu")(x)
+    x = keras.layers.AveragePooling2D(2)(x)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(image, keras.layers.Dense(7, activation="softmax")(x))
+    randomize(model, 5)
+    return model if step is None else models.clip_model(model, step=step)
+
+
+@pytest.mark.parametrize("step", [None, 1, 4])
+def test_binary_layers_that_feed_float_layers(step):
+    """Integers and bits equal; floats within the rounding of about 200 additions of terms near 1."""
+    model, images = float_tail(step), dyadic_images(5)
+    data = larq_clip.convert_keras_model(model)
+    runtime = larq_clip.Interpreter(data, keep_tensors=True).tensors(images)
+    for name, expected in keras_tensors(model, images).items():
+        if name.endswith(":input"):
+            np.testing.assert_array_equal(runtime[name], expected, err_msg=name)
+        else:
+            np.testing.assert_allclose(runtime[name], expected, rtol=2e-5, atol=2e-6, err_msg=name)
+    if step is not None:
+        assert "int8" in {info.dtype for info in larq_clip.Interpreter(data)._tensors}
+
+
+def test_thresholds_on_ties_of_batch_norm_and_rounding():
+    """Means that are whole numbers with beta 0, so that BN is exactly 0 there; gamma 0 with beta on either side."""
+    model = small_vgg(step=4, seed=11)
+    for layer in model.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            gamma, beta, mean, variance = layer.get_weights()
+            mean, beta = 4 * np.round(mean / 4), 0 * beta
+            gamma[:6], beta[:6] = 0, [0, 1, -1, 1e-30, -1e-30, 0]
+            mean[6:9], beta[6:9] = 0, [1e30, -1e30, 1e-38]
+            layer.set_weights([gamma, beta, mean, variance])
+    images = dyadic_images(4)
+    runtime = larq_clip.Interpreter(larq_clip.convert_keras_model(model), keep_tensors=True).tensors(images)
+    for name, expected in keras_tensors(model, images).items():
+        if name.endswith(":input"):
+            np.testing.assert_array_equal(runtime[name].reshape(expected.shape), expected, err_msg=name)
