@@ -1,0 +1,22 @@
+"""Converts Keras models to .lcb files: import → lower → write. Only `keras_importer` needs TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def convert_keras_model(model: Any) -> bytes:
+    """The .lcb file of a Keras 2 model with Larq or larq_clip layers, as bytes.
+
+    The model's weights and its clips' state are taken as they are now. What the file computes equals
+    ``model.predict`` bit for bit in all signs and integers, and up to float32 rounding in the outputs.
+
+    Args:
+        model: a built `tf.keras.Sequential` or functional `tf.keras.Model`.
+
+    Raises:
+        larq_clip.ConversionError: names the layer that cannot be converted, why, and what to do.
+    """
+    from larq_clip.converter import keras_importer, pipeline, writer
+
+    return writer.write(pipeline.lower(keras_importer.import_model(model)))

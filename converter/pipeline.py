@@ -25,13 +25,18 @@ class Stage(NamedTuple):
 
 PIPELINE: tuple[Stage, ...] = (
     Stage(float_outputs, "first: afterwards an output is a reader like any other"),
-    Stage(sink_flatten, "before fuse_thresholds, which looks for the ops between a layer and a sign and stops at a Flatten"),
+    Stage(
+        sink_flatten,
+        "before fuse_thresholds, which looks for the ops between a layer and a sign and stops at a Flatten",
+    ),
     Stage(
         share_signs,
         "after sink_flatten, which makes the signs of an image and of the flattened image one; "
         "before fuse_thresholds, which fuses only where one sign reads an accumulator",
     ),
-    Stage(fuse_thresholds, "before the batch norms are folded or lowered: a sign must see what Keras computes, unrounded"),
+    Stage(
+        fuse_thresholds, "before the batch norms are folded or lowered: a sign must see what Keras computes, unrounded"
+    ),
     Stage(fold_batch_norm, "after fuse_thresholds, so that only batch norms without a sign are left"),
     Stage(lower_batch_norm, "after fold_batch_norm, for those that no weights could take"),
     Stage(lower_accumulators, "after lower_batch_norm: the affine epilogue takes the Affine that a batch norm became"),

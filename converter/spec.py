@@ -19,6 +19,7 @@ from larq_clip.converter.ir.ops import clip_bits
 from larq_clip.converter.ir.tensors import count
 
 MAX_AXIS = 1 << 24
+MAX_WINDOW = 65535  # kernel, stride, dilation and padding; as in the runtime
 MAX_ELEMENTS = 1 << 31
 FILE_OPS = (
     ir.BinaryConv2D,
@@ -77,7 +78,7 @@ def _window_fits(op: Any, source: Tensor, result: Tensor) -> bool:
     w = op.window
     if min(w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w) < 1:
         return False
-    if min(w.pad_top, w.pad_left) < 0 or max(vars(w).values()) > MAX_AXIS:
+    if min(w.pad_top, w.pad_left) < 0 or max(vars(w).values()) > MAX_WINDOW:
         return False
     return all(
         axis.pad_before <= (axis.kernel - 1) * axis.dilation
@@ -128,15 +129,20 @@ RULES: tuple[Rule, ...] = (
         (ir.BinaryConv2D,),
         "clip_limit is 2^(bits - 1) - 1",
         lambda op, s, r: (
-            op.clip_limit == 0 or (0 < op.clip_limit < 1 << 24 and op.clip_limit == clip_limit(clip_bits(op.clip_limit)))
+            op.clip_limit == 0
+            or (0 < op.clip_limit < 1 << 24 and op.clip_limit == clip_limit(clip_bits(op.clip_limit)))
         ),
     ),
     Rule(
         (ir.BinaryConv2D, ir.AccumulatorClip),
-        "step_log2 is from -16 to 30",
-        lambda op, s, r: -16 <= op.step_log2 <= 30,
+        "step_log2 is from -24 to 24",
+        lambda op, s, r: -24 <= op.step_log2 <= 24,
     ),
-    Rule((ir.BinaryConv2D,), "its output type suits its epilogue", lambda op, s, r: r.dtype is EPILOGUE_RESULT[op.epilogue]),
+    Rule(
+        (ir.BinaryConv2D,),
+        "its output type suits its epilogue",
+        lambda op, s, r: r.dtype is EPILOGUE_RESULT[op.epilogue],
+    ),
     Rule(
         (ir.BinaryConv2D,),
         "the epilogue Threshold has integer thresholds, one a channel, and no other has any",
@@ -155,7 +161,9 @@ RULES: tuple[Rule, ...] = (
         "the epilogue Clip stores v, 0 < clip_limit <= 127, with -step_log2 fraction bits",
         lambda op, s, r: (
             op.epilogue is not Epilogue.CLIP
-            or (0 < op.clip_limit <= 127 and r.fraction_bits in ((-op.step_log2,), *([()] if op.step_log2 == 0 else [])))
+            or (
+                0 < op.clip_limit <= 127 and r.fraction_bits in ((-op.step_log2,), *([()] if op.step_log2 == 0 else []))
+            )
         ),
     ),
     Rule(
@@ -259,7 +267,11 @@ FILE_RULES: tuple[Rule, ...] = (
             s.dtype in (DType.FLOAT32, DType.INT8) or (isinstance(op, ir.Reshape) and s.dtype is DType.BIT)
         ),
     ),
-    Rule((ir.Reshape,), "bits keep their words: the last axis stays, or both are multiples of 64", _bit_reshape_keeps_words),
+    Rule(
+        (ir.Reshape,),
+        "bits keep their words: the last axis stays, or both are multiples of 64",
+        _bit_reshape_keeps_words,
+    ),
 )
 
 
@@ -317,9 +329,7 @@ def _check_op(graph: ir.Graph, op: ir.Op, written: set[str], lowered: bool) -> N
     source, result = graph.source(op), graph.result(op)
     for rule in (*RULES, *(FILE_RULES if lowered else ())):
         if isinstance(op, rule.types) and not rule.holds(op, source, result):
-            raise SpecError(
-                f"{where} breaks the rule '{rule.text}'; input {_words(source)}, output {_words(result)}"
-            )
+            raise SpecError(f"{where} breaks the rule '{rule.text}'; input {_words(source)}, output {_words(result)}")
 
 
 def _words(tensor: Tensor) -> str:

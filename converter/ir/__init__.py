@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from larq_clip.converter.ir.graph import Graph, GraphError, Replacement, evaluate, redirect
 from larq_clip.converter.ir.ops import (
-    Activation,
     AccumulatorClip,
+    Activation,
     Affine,
     AveragePool2D,
     BatchNorm,

@@ -1,7 +1,7 @@
 """Fold batch norm into the weights of full-precision layers.
 
-    gamma (w·x + b − mean) / sqrt(variance + epsilon) + beta  =  (s w)·x + s (b − mean) + beta,
-    s = gamma / sqrt(variance + epsilon).
+gamma (w·x + b − mean) / sqrt(variance + epsilon) + beta  =  (s w)·x + s (b − mean) + beta,
+s = gamma / sqrt(variance + epsilon).
 """
 
 from __future__ import annotations

@@ -27,7 +27,5 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     before = graph.producer(op.input)
     if not isinstance(before, (ir.Conv2D, ir.Affine)) or before.activation is not Activation.NONE:
         return None
-    fused = dataclasses.replace(
-        before, name=ir.join_names(before, op), outputs=op.outputs, activation=op.activation
-    )
+    fused = dataclasses.replace(before, name=ir.join_names(before, op), outputs=op.outputs, activation=op.activation)
     return Replacement((before, op), (fused,))

@@ -166,9 +166,7 @@ class _Follower(NamedTuple):
     def falls_at_pools(self, ends: NDArray) -> list[NDArray[np.uint8]]:
         """Of each pool in the chain: 1 for the channels in which the function before it falls."""
         domain = np.repeat(ends[:, None], self.chain.root.channels, axis=1)
-        return [
-            (x[1] < x[0]).astype(np.uint8) for op, x in self._steps(domain) if isinstance(op, ir.MaxPool2D)
-        ]
+        return [(x[1] < x[0]).astype(np.uint8) for op, x in self._steps(domain) if isinstance(op, ir.MaxPool2D)]
 
 
 def _with_pools(

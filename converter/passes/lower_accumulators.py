@@ -62,7 +62,5 @@ def _carry_types(graph: Graph) -> Graph:
     for op in graph.ops:
         if isinstance(op, (ir.MaxPool2D, ir.Reshape)):
             source, result = tensors[op.input], tensors[op.output]
-            tensors[op.output] = dataclasses.replace(
-                result, dtype=source.dtype, fraction_bits=source.fraction_bits
-            )
+            tensors[op.output] = dataclasses.replace(result, dtype=source.dtype, fraction_bits=source.fraction_bits)
     return Graph.build(graph.name, tensors.values(), graph.ops, graph.inputs, graph.outputs)

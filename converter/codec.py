@@ -1,0 +1,97 @@
+"""The fields of each op in the file: one table that the writer and the reader share.
+
+A field has the same name in the IR (`pad_value`) and, in capitals, in the code that flatc generates (`PadValue`).
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+from larq_clip.converter import ir
+from larq_clip.converter.schema import larq_clip_generated as schema
+
+FORMAT_VERSION = 1
+IDENTIFIER = b"LCB1"
+MAX_ITEMS = 2048  # tensors, constants and ops, each; as in the runtime
+MAX_BYTES = (1 << 31) - 1  # offsets in a FlatBuffer are 31 bits
+
+
+class Kind(enum.Enum):
+    """How a field is stored."""
+
+    WINDOW = enum.auto()
+    NUMBER = enum.auto()
+    ENUM = enum.auto()
+    BITS = enum.auto()  # index of a constant of bits
+    NUMBERS = enum.auto()  # index of a constant of numbers
+
+
+class Field(NamedTuple):
+    """A field of an op; `type` is the class of an enum, `required` says that a constant must be there."""
+
+    name: str
+    kind: Kind
+    type: Any = None
+    required: bool = False
+
+    @property
+    def schema_name(self) -> str:
+        """Its name in the generated code."""
+        return "".join(part.capitalize() for part in self.name.split("_"))
+
+
+_WINDOW = Field("window", Kind.WINDOW)
+_INVERT = Field("invert", Kind.BITS)
+_MULTIPLIER = Field("multiplier", Kind.NUMBERS)
+_OFFSET = Field("offset", Kind.NUMBERS)
+_ACTIVATION = Field("activation", Kind.ENUM, ir.Activation)
+
+OP_FIELDS: dict[type[ir.Op], tuple[Field, ...]] = {
+    ir.BinaryConv2D: (
+        _WINDOW,
+        Field("groups", Kind.NUMBER),
+        Field("pad_value", Kind.NUMBER),
+        Field("weights", Kind.BITS, required=True),
+        Field("clip_limit", Kind.NUMBER),
+        Field("step_log2", Kind.NUMBER),
+        Field("epilogue", Kind.ENUM, ir.Epilogue),
+        Field("thresholds", Kind.NUMBERS),
+        _INVERT,
+        _MULTIPLIER,
+        _OFFSET,
+    ),
+    ir.BitMaxPool2D: (_WINDOW, _INVERT),
+    ir.Bitpack: (Field("thresholds", Kind.NUMBERS), _INVERT),
+    ir.Unpack: (),
+    ir.Conv2D: (
+        _WINDOW,
+        Field("weights", Kind.NUMBERS, required=True),
+        Field("bias", Kind.NUMBERS),
+        _ACTIVATION,
+    ),
+    ir.MaxPool2D: (_WINDOW,),
+    ir.AveragePool2D: (_WINDOW,),
+    ir.Affine: (_MULTIPLIER, _OFFSET, _ACTIVATION),
+    ir.Softmax: (),
+    ir.Reshape: (),
+}
+
+OP_BY_TAG: dict[int, type[ir.Op]] = {getattr(schema.OpParams, op.__name__): op for op in OP_FIELDS}
+
+WINDOW_FIELDS = (
+    "kernel_h",
+    "kernel_w",
+    "stride_h",
+    "stride_w",
+    "dilation_h",
+    "dilation_w",
+    "pad_top",
+    "pad_left",
+)
+
+
+def constants_of(op: ir.Op) -> list[tuple[Field, Any]]:
+    """The constants that an op has, with their fields."""
+    fields = [f for f in OP_FIELDS[type(op)] if f.kind in (Kind.BITS, Kind.NUMBERS)]
+    return [(f, getattr(op, f.name)) for f in fields if getattr(op, f.name) is not None]

@@ -1,0 +1,117 @@
+"""What the handlers of the layers work with: the growing graph, and one call of one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larq_clip.converter import ir
+from larq_clip.converter.ir import DType, Tensor, Window
+from larq_clip.errors import ConversionError
+
+
+class GraphBuilder:
+    """Collects tensors and ops."""
+
+    def __init__(self) -> None:
+        self.inputs: list[str] = []
+        self._tensors: dict[str, Tensor] = {}
+        self._ops: list[ir.Op] = []
+
+    def add_input(self, tensor: Tensor) -> Tensor:
+        self.inputs.append(tensor.name)
+        return self._define(tensor)
+
+    def emit(self, op_type: type[ir.Op], name: str, source: Tensor, result: Tensor, **fields: Any) -> Tensor:
+        """Append an op from `source` to the new tensor `result`."""
+        self._ops.append(op_type(name, (source.name,), (result.name,), **fields))
+        return self._define(result)
+
+    def _define(self, tensor: Tensor) -> Tensor:
+        self._tensors[tensor.name] = tensor
+        return tensor
+
+    def as_float(self, tensor: Tensor) -> Tensor:
+        """The same values as float32; bits become +1 and -1."""
+        if tensor.dtype is DType.FLOAT32:
+            return tensor
+        name = f"{tensor.name}:float"
+        if name in self._tensors:
+            return self._tensors[name]
+        op = ir.Unpack if tensor.dtype is DType.BIT else ir.Affine
+        return self.emit(op, name, tensor, Tensor(name, DType.FLOAT32, tensor.shape))
+
+    def graph(self, name: str, outputs: list[str]) -> ir.Graph:
+        return ir.Graph.build(name, self._tensors.values(), self._ops, self.inputs, outputs)
+
+
+Step = Callable[[Tensor, str], Tensor]
+
+
+class LayerImport:
+    """One call of one Keras layer.
+
+    Attributes:
+        builder: the graph.
+        layer: the Keras layer.
+        name: its name; with a number from its second call on.
+    """
+
+    def __init__(self, builder: GraphBuilder, layer: Any, name: str):
+        self.builder, self.layer, self.name = builder, layer, name
+
+    def error(self, why: str, remedy: str) -> ConversionError:
+        """The error to raise: names the layer, its type, why, and what to do."""
+        return ConversionError(f"layer {self.name!r} ({type(self.layer).__name__}): {why}; {remedy}")
+
+    def emit(self, op_type: type[ir.Op], source: Tensor, result: Tensor, **fields: Any) -> Tensor:
+        return self.builder.emit(op_type, self.name, source, result, **fields)
+
+    def run(self, source: Tensor, steps: list[tuple[str, Step]]) -> Tensor:
+        """Apply steps one after the other; the last tensor has the layer's name, the others ``name:suffix``."""
+        for i, (suffix, step) in enumerate(steps):
+            source = step(source, self.name if i == len(steps) - 1 else f"{self.name}:{suffix}")
+        return source
+
+    def require(self, attribute: str, *accepted: Any) -> Any:
+        """The value of an attribute of the layer, which must be among those accepted."""
+        value = getattr(self.layer, attribute)
+        if value not in accepted:
+            words = " and ".join(repr(a) for a in accepted)
+            raise self.error(
+                f"its {attribute} is {value!r}", f"accepted are {words}" if accepted[1:] else f"use {words}"
+            )
+        return value
+
+    def require_image(self, source: Tensor) -> None:
+        """The layer reads an image, channels last."""
+        if getattr(self.layer, "data_format", "channels_last") != "channels_last":
+            raise self.error("its data_format is 'channels_first'", "use 'channels_last'")
+        if len(source.shape) != 3:
+            raise self.error(f"its input has shape {(None, *source.shape)}", "give it (batch, height, width, channels)")
+
+    def constant(self, what: str, array: Any) -> NDArray[np.float32]:
+        """A weight as float32, which must be finite."""
+        result = np.asarray(array, np.float32)
+        if not np.all(np.isfinite(result)):
+            raise self.error(f"its {what} holds NaN or infinity", "train it anew, with a lower learning rate")
+        return result
+
+    def window(
+        self,
+        source: Tensor,
+        kernel: tuple[int, int],
+        strides: tuple[int, int],
+        dilation: tuple[int, int] = (1, 1),
+        padding: str = "valid",
+    ) -> tuple[Window, tuple[int, int]]:
+        """The window that the layer places over its input, and the output's ``(height, width)``."""
+        try:
+            return Window.place(source.shape, kernel, strides, dilation, padding)
+        except ValueError as error:
+            raise self.error(
+                str(error), "accepted are padding 'valid' and 'same', windows not larger than the image"
+            ) from None

@@ -1,0 +1,154 @@
+"""Write a lowered graph as a model file: a FlatBuffer after `schema/larq_clip.fbs`."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import flatbuffers
+import numpy as np
+
+from larq_clip.converter import codec, ir, memory, spec
+from larq_clip.converter.codec import Kind
+from larq_clip.converter.packing import constant_dtype, pack_constant
+from larq_clip.converter.schema import larq_clip_generated as schema
+from larq_clip.errors import ConversionError
+
+CONSTANT_ALIGNMENT = 16
+
+
+def write(graph: ir.Graph) -> bytes:
+    """The bytes of a .lcb file; the same graph gives the same bytes.
+
+    Raises:
+        larq_clip.converter.spec.SpecError: where the graph is not fully lowered.
+        ConversionError: where the model is too large for the format.
+    """
+    spec.check(graph, lowered=True)
+    return _Writer(graph).model()
+
+
+def producer() -> str:
+    """Name and version of this converter."""
+    try:
+        return f"larq-clip {version('larq-clip')}"
+    except PackageNotFoundError:  # run from a source tree
+        return "larq-clip"
+
+
+class _Writer:
+    """One use: tables are created from the inside out, as FlatBuffers wants it."""
+
+    def __init__(self, graph: ir.Graph):
+        self._graph = graph
+        self._builder = flatbuffers.Builder(1 << 16)
+        self._index = {name: i for i, name in enumerate(graph.tensors)}
+        self._constants: list[int] = []
+
+    def model(self) -> bytes:
+        graph, b = self._graph, self._builder
+        self._check_limits()
+        plan = memory.plan(graph)
+        tensors = self._offsets([self._tensor(t, plan.offsets[t.name]) for t in graph.tensors.values()])
+        ops = self._offsets([self._op(op) for op in graph.ops])
+        constants = self._offsets(self._constants)
+        inputs, outputs = self._tensor_indices(graph.inputs), self._tensor_indices(graph.outputs)
+        made_by, name = b.CreateString(producer()), b.CreateString(graph.name)
+        schema.ModelStart(b)
+        schema.ModelAddVersion(b, codec.FORMAT_VERSION)
+        schema.ModelAddProducer(b, made_by)
+        schema.ModelAddName(b, name)
+        schema.ModelAddTensors(b, tensors)
+        schema.ModelAddConstants(b, constants)
+        schema.ModelAddOps(b, ops)
+        schema.ModelAddInputs(b, inputs)
+        schema.ModelAddOutputs(b, outputs)
+        schema.ModelAddArenaBytes(b, plan.arena_bytes)
+        b.Finish(schema.ModelEnd(b), codec.IDENTIFIER)
+        return bytes(b.Output())
+
+    def _check_limits(self) -> None:
+        graph = self._graph
+        arrays = [(op, field, array) for op in graph.ops for field, array in codec.constants_of(op)]
+        for what, number in (("tensors", len(graph.tensors)), ("constants", len(arrays)), ("ops", len(graph.ops))):
+            if number > codec.MAX_ITEMS:
+                raise ConversionError(
+                    f"model {graph.name!r} has {number} {what}; a model file holds at most {codec.MAX_ITEMS}. "
+                    "Convert it in parts"
+                )
+        size = sum(constant_dtype(a, bits=f.kind is Kind.BITS).stored_bytes(a.shape) for _, f, a in arrays)
+        if size > codec.MAX_BYTES // 2:  # the builder doubles its buffer
+            raise ConversionError(
+                f"model {graph.name!r} has {size} bytes of weights; a model file holds at most {codec.MAX_BYTES // 2}. "
+                "Convert it in parts"
+            )
+
+    def _numbers(self, numbers: tuple[int, ...] | list[int], dtype: str) -> int:
+        return self._builder.CreateNumpyVector(np.asarray(numbers, dtype))
+
+    def _tensor_indices(self, names: tuple[str, ...]) -> int:
+        return self._numbers([self._index[name] for name in names], "<u4")
+
+    def _offsets(self, offsets: list[int]) -> int:
+        b = self._builder
+        b.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            b.PrependUOffsetTRelative(offset)
+        return b.EndVector()
+
+    def _tensor(self, tensor: ir.Tensor, offset: int) -> int:
+        b = self._builder
+        name, shape = b.CreateString(tensor.name), self._numbers(tensor.shape, "<u4")
+        fraction_bits = self._numbers(tensor.fraction_bits, "<i1") if tensor.fraction_bits else None
+        schema.TensorStart(b)
+        schema.TensorAddName(b, name)
+        schema.TensorAddDtype(b, int(tensor.dtype))
+        schema.TensorAddShape(b, shape)
+        if fraction_bits is not None:
+            schema.TensorAddFractionBits(b, fraction_bits)
+        schema.TensorAddOffset(b, offset)
+        return schema.TensorEnd(b)
+
+    def _constant(self, array: np.ndarray, dtype: ir.DType) -> int:
+        b, data = self._builder, pack_constant(array, dtype)
+        shape = self._numbers(array.shape, "<u4")
+        b.StartVector(1, len(data), CONSTANT_ALIGNMENT)
+        b.head -= len(data)
+        b.Bytes[b.head : b.head + len(data)] = data
+        vector = b.EndVector()
+        schema.ConstantStart(b)
+        schema.ConstantAddDtype(b, int(dtype))
+        schema.ConstantAddShape(b, shape)
+        schema.ConstantAddData(b, vector)
+        self._constants.append(schema.ConstantEnd(b))
+        return len(self._constants) - 1
+
+    def _op(self, op: ir.Op) -> int:
+        b = self._builder
+        params = self._params(op)
+        name = b.CreateString(op.name)
+        inputs, outputs = self._tensor_indices(op.inputs), self._tensor_indices(op.outputs)
+        schema.OpStart(b)
+        schema.OpAddName(b, name)
+        schema.OpAddInputs(b, inputs)
+        schema.OpAddOutputs(b, outputs)
+        schema.OpAddParamsType(b, getattr(schema.OpParams, op.type))
+        schema.OpAddParams(b, params)
+        return schema.OpEnd(b)
+
+    def _params(self, op: ir.Op) -> int:
+        b = self._builder
+        constants = {
+            field.name: self._constant(array, constant_dtype(array, bits=field.kind is Kind.BITS))
+            for field, array in codec.constants_of(op)
+        }
+        getattr(schema, f"{op.type}Start")(b)
+        for field in codec.OP_FIELDS[type(op)]:
+            add = getattr(schema, f"{op.type}Add{field.schema_name}")
+            value = getattr(op, field.name)
+            if field.kind is Kind.WINDOW:
+                add(b, schema.CreateWindow(b, *(getattr(value, f) for f in codec.WINDOW_FIELDS)))
+            elif field.kind in (Kind.NUMBER, Kind.ENUM):
+                add(b, int(value))
+            elif field.name in constants:
+                add(b, constants[field.name])
+        return getattr(schema, f"{op.type}End")(b)
