@@ -188,7 +188,7 @@ def _load(full: str | os.PathLike | None, train_images: int | None, test_images:
     where = "the embedded images" if full is None else str(full)
     if min(x_train.shape[1:]) < SMALLEST_IMAGE:
         raise ValueError(
-            f"{where}: the images have {x_train.shape[1:]} pixels; the demo needs {SMALLEST_IMAGE} or more"
+            f"{where}: the images have {x_train.shape[1:]} pixels; accepted are sides from {SMALLEST_IMAGE}"
         )
     largest = int(max(y_train.max(), y_test.max()))
     if largest > 9:
