@@ -34,9 +34,18 @@ LQC_INLINE uint8x16_t load_2_words(const uint8_t *from) {
 
 LQC_INLINE uint64x1_t load_word(const uint8_t *from) { return vld1_u64((const uint64_t *)(const void *)from); }
 
+/* Left alone, compilers start all pixels of a step at once and spill what no longer fits 32 registers. This empty
+   instruction holds the next pixel's input, which its work needs, back until the counts of this pixel's four pairs of
+   filters, and the sums of the pixel before, are there. So the last levels of one tree overlap with the XORs of the
+   next pixel, as an in-order core needs it, and no more than that is alive at a time. */
+#define LQC_HOLD_BACK(next_input, pairs, sum_before)                                                                   \
+  __asm__ volatile(""                                                                                                  \
+                   : "+w"(next_input)                                                                                  \
+                   : "w"((pairs)[0]), "w"((pairs)[1]), "w"((pairs)[2]), "w"((pairs)[3]), "w"(sum_before))
+
 /* Byte counts of four pairs of filters, 8 bytes a filter, added to the sums of eight. */
-LQC_INLINE uint16x8_t add_pairs(uint16x8_t sum, uint8x16_t c01, uint8x16_t c23, uint8x16_t c45, uint8x16_t c67) {
-  return vpadalq_u8(sum, vpaddq_u8(vpaddq_u8(c01, c23), vpaddq_u8(c45, c67)));
+LQC_INLINE uint16x8_t add_pairs(uint16x8_t sum, const uint8x16_t pairs[CHANNELS / 2]) {
+  return vpadalq_u8(sum, vpaddq_u8(vpaddq_u8(pairs[0], pairs[1]), vpaddq_u8(pairs[2], pairs[3])));
 }
 
 /* Sums of `pixels` pixels from `first_pixel` on and eight channels from `channel` on. `pixels` is a constant after
@@ -64,16 +73,19 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
       for (uint32_t c = 0; c < CHANNELS; ++c) {
         w[c] = load_2_words(filters[c] + at);
       }
+      uint8x16_t x = load_2_words(inputs[0] + from);
       LQC_UNROLL
       for (uint32_t p = 0; p < pixels; ++p) {
-        const uint8x16_t x = load_2_words(inputs[p] + from);
-        uint8x16_t count[CHANNELS];
+        uint8x16_t pairs[CHANNELS / 2];
         LQC_UNROLL
-        for (uint32_t c = 0; c < CHANNELS; ++c) {
-          count[c] = vcntq_u8(veorq_u8(x, w[c]));
+        for (uint32_t c = 0; c < CHANNELS; c += 2) {
+          pairs[c / 2] = vpaddq_u8(vcntq_u8(veorq_u8(x, w[c])), vcntq_u8(veorq_u8(x, w[c + 1])));
         }
-        sum[p] = add_pairs(sum[p], vpaddq_u8(count[0], count[1]), vpaddq_u8(count[2], count[3]),
-                           vpaddq_u8(count[4], count[5]), vpaddq_u8(count[6], count[7]));
+        if (p + 1 < pixels) {
+          x = load_2_words(inputs[p + 1] + from);
+          LQC_HOLD_BACK(x, pairs, sum[p > 0 ? p - 1 : 0]);
+        }
+        sum[p] = add_pairs(sum[p], pairs);
       }
     }
     if (run->words % 2 != 0) {
@@ -85,8 +97,12 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
       LQC_UNROLL
       for (uint32_t p = 0; p < pixels; ++p) {
         const uint8x16_t x = vreinterpretq_u8_u64(vdupq_lane_u64(load_word(inputs[p] + from), 0));
-        sum[p] = add_pairs(sum[p], vcntq_u8(veorq_u8(x, w[0])), vcntq_u8(veorq_u8(x, w[1])),
-                           vcntq_u8(veorq_u8(x, w[2])), vcntq_u8(veorq_u8(x, w[3])));
+        uint8x16_t pairs[CHANNELS / 2];
+        LQC_UNROLL
+        for (uint32_t c = 0; c < CHANNELS / 2; ++c) {
+          pairs[c] = vcntq_u8(veorq_u8(x, w[c]));
+        }
+        sum[p] = add_pairs(sum[p], pairs);
       }
     }
   }
