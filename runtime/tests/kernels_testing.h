@@ -12,12 +12,12 @@
 #include "kernels.h"
 
 /* Prints where and with what parameters, then ends the test. */
-#define FAIL(...)                                        \
-  do {                                                   \
-    fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);      \
-    fprintf(stderr, __VA_ARGS__);                        \
-    fputc('\n', stderr);                                 \
-    exit(1);                                             \
+#define FAIL(...)                                                                                                      \
+  do {                                                                                                                 \
+    fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                                    \
+    fprintf(stderr, __VA_ARGS__);                                                                                      \
+    fputc('\n', stderr);                                                                                               \
+    exit(1);                                                                                                           \
   } while (0)
 
 static const uint32_t test_channels[] = {1, 3, 8, 31, 64, 65, 100, 128, 512};
@@ -32,7 +32,9 @@ static inline uint64_t random_u64(uint64_t *state) {
 }
 
 /* 0 .. n - 1 */
-static inline uint32_t random_below(uint64_t *state, uint32_t n) { return (uint32_t)((random_u64(state) >> 32) % n); }
+static inline uint32_t random_below(uint64_t *state, uint32_t n) {
+  return (uint32_t)((random_u64(state) >> 32) % n);
+}
 
 /* Pages followed by one that may not be touched. */
 typedef struct guarded {
@@ -67,10 +69,10 @@ static inline uint64_t last_word_mask(uint32_t channels) {
   return channels % 64 == 0 ? ~(uint64_t)0 : ((uint64_t)1 << channels % 64) - 1;
 }
 
-/* The tables of all available ISAs but scalar; returns their number. */
+/* The tables of all available ISAs, scalar first; returns their number. */
 static inline size_t tables_to_test(lqc_kernels tables[LQC_ISA_COUNT]) {
   size_t count = 0;
-  for (lqc_isa isa = LQC_ISA_NEON; isa < LQC_ISA_COUNT; ++isa) {
+  for (lqc_isa isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
     if (!lqc_isa_available(isa)) {
       continue;
     }

@@ -16,8 +16,8 @@ typedef struct bconv_case {
   uint32_t channels, words, out_channels, kernel_h, kernel_w, stride, pixels;
   bit_pattern pattern;
   int with_initial;
-  int merge_rows;      /* one run a kernel row, else one a tap */
-  uint64_t taps;       /* bit t: tap t takes part */
+  int merge_rows; /* one run a kernel row, else one a tap */
+  uint64_t taps;  /* bit t: tap t takes part */
 } bconv_case;
 
 /* All memory a kernel sees, each piece ending at a guard page. */
@@ -26,9 +26,11 @@ typedef struct arenas {
 } arenas;
 
 static void print_case(const bconv_case *c, const char *kernel) {
-  fprintf(stderr, "%s: channels %u, out_channels %u, kernel %ux%u, stride %u, pixels %u, pattern %d, initial %d, "
-          "merged rows %d, taps %llx\n", kernel, c->channels, c->out_channels, c->kernel_h, c->kernel_w, c->stride,
-          c->pixels, (int)c->pattern, c->with_initial, c->merge_rows, (unsigned long long)c->taps);
+  fprintf(stderr,
+          "%s: channels %u, out_channels %u, kernel %ux%u, stride %u, pixels %u, pattern %d, initial %d, "
+          "merged rows %d, taps %llx\n",
+          kernel, c->channels, c->out_channels, c->kernel_h, c->kernel_w, c->stride, c->pixels, (int)c->pattern,
+          c->with_initial, c->merge_rows, (unsigned long long)c->taps);
 }
 
 static void fill_bits(uint64_t *words, size_t pixels, const bconv_case *c, uint64_t value, uint64_t *seed) {
@@ -105,10 +107,17 @@ static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
       offsets[p] = (ptrdiff_t)((first + p) * c->stride * c->words);
     }
     lqc_bconv_tile tile = {
-      .input = input, .pixel_offsets = offsets, .pixels = pixels, .runs = runs, .run_count = run_count,
-      .weights = packed, .filter_words = filter_words, .out_channels = c->out_channels,
-      .initial = c->with_initial ? initial : NULL,
-      .sums = (unsigned char *)sums + first * stride * size, .sums_stride = stride,
+        .input = input,
+        .pixel_offsets = offsets,
+        .pixels = pixels,
+        .runs = runs,
+        .run_count = run_count,
+        .weights = packed,
+        .filter_words = filter_words,
+        .out_channels = c->out_channels,
+        .initial = c->with_initial ? initial : NULL,
+        .sums = (unsigned char *)sums + first * stride * size,
+        .sums_stride = stride,
     };
     kernel->accumulate(&tile);
   }
@@ -160,9 +169,17 @@ static void test_case(const bconv_case *c, arenas *memory, uint64_t *seed) {
 static bconv_case make_case(uint32_t channels, uint32_t out_channels, uint32_t kernel_h, uint32_t kernel_w,
                             uint32_t pixels) {
   return (bconv_case){
-    .channels = channels, .words = (channels + 63) / 64, .out_channels = out_channels, .kernel_h = kernel_h,
-    .kernel_w = kernel_w, .stride = 1, .pixels = pixels, .pattern = RANDOM, .with_initial = 0, .merge_rows = 1,
-    .taps = ((uint64_t)1 << kernel_h * kernel_w) - 1,
+      .channels = channels,
+      .words = (channels + 63) / 64,
+      .out_channels = out_channels,
+      .kernel_h = kernel_h,
+      .kernel_w = kernel_w,
+      .stride = 1,
+      .pixels = pixels,
+      .pattern = RANDOM,
+      .with_initial = 0,
+      .merge_rows = 1,
+      .taps = ((uint64_t)1 << kernel_h * kernel_w) - 1,
   };
 }
 
@@ -248,8 +265,17 @@ static void test_wide(void) {
   ptrdiff_t offset = 0;
   lqc_run run = {0, 0, WORDS};
   lqc_bconv_tile tile = {
-    .input = input, .pixel_offsets = &offset, .pixels = 1, .runs = &run, .run_count = 1, .weights = packed,
-    .filter_words = WORDS, .out_channels = OUT, .initial = initial, .sums = sums, .sums_stride = LQC_SUMS_MULTIPLE,
+      .input = input,
+      .pixel_offsets = &offset,
+      .pixels = 1,
+      .runs = &run,
+      .run_count = 1,
+      .weights = packed,
+      .filter_words = WORDS,
+      .out_channels = OUT,
+      .initial = initial,
+      .sums = sums,
+      .sums_stride = LQC_SUMS_MULTIPLE,
   };
   kernel->accumulate(&tile);
   if (sums[0] != 7 || sums[1] != 70000 + 64 * WORDS || sums[2] != 1 + 8 * WORDS) {
@@ -281,7 +307,8 @@ static double seconds(void) {
 static double bench_layer(const lqc_bconv_kernel *kernel, uint32_t size, uint32_t channels, uint32_t repeat) {
   uint32_t words = channels / 64, image_w = size + 2, filter_words = 9 * words;
   uint64_t seed = 1;
-  uint64_t *input = malloc((size_t)image_w * image_w * words * 8), *filters = malloc((size_t)channels * filter_words * 8);
+  uint64_t *input = malloc((size_t)image_w * image_w * words * 8),
+           *filters = malloc((size_t)channels * filter_words * 8);
   void *packed = aligned_alloc(LQC_ALIGNMENT, kernel->packed_bytes(channels, filter_words));
   void *sums = aligned_alloc(LQC_ALIGNMENT, (size_t)LQC_MAX_TILE_PIXELS * channels * 4);
   if (!input || !filters || !packed || !sums) {
@@ -307,9 +334,17 @@ static double bench_layer(const lqc_bconv_kernel *kernel, uint32_t size, uint32_
         offsets[p] = (ptrdiff_t)(((first + p) / size * image_w + (first + p) % size) * words);
       }
       lqc_bconv_tile tile = {
-        .input = input, .pixel_offsets = offsets, .pixels = pixels, .runs = runs, .run_count = run_count,
-        .weights = packed, .filter_words = filter_words, .out_channels = channels, .initial = NULL, .sums = sums,
-        .sums_stride = padded_channels(channels),
+          .input = input,
+          .pixel_offsets = offsets,
+          .pixels = pixels,
+          .runs = runs,
+          .run_count = run_count,
+          .weights = packed,
+          .filter_words = filter_words,
+          .out_channels = channels,
+          .initial = NULL,
+          .sums = sums,
+          .sums_stride = padded_channels(channels),
       };
       kernel->accumulate(&tile);
     }
@@ -339,7 +374,7 @@ int main(int argc, char **argv) {
     bench();
     return 0;
   }
-  arenas memory = {guarded_new(1 << 20), guarded_new(4 << 20), guarded_new(4096),    guarded_new(4096),
+  arenas memory = {guarded_new(1 << 20),  guarded_new(4 << 20), guarded_new(4096),    guarded_new(4096),
                    guarded_new(16 << 20), guarded_new(1 << 16), guarded_new(1 << 18), guarded_new(1 << 18)};
   uint64_t seed = 2026;
   test_packed_bytes();

@@ -20,23 +20,23 @@ enum {
   WORDS_A_BYTE = 3, /* each of 16 nibbles adds at most 4 to a byte: 3 * 16 * 4 = 192 <= 255 */
 };
 
-#define ROW(x)                                                                                                      \
-  {                                                                                                                 \
-    BITS(x ^ 0), BITS(x ^ 1), BITS(x ^ 2), BITS(x ^ 3), BITS(x ^ 4), BITS(x ^ 5), BITS(x ^ 6), BITS(x ^ 7),         \
-      BITS(x ^ 8), BITS(x ^ 9), BITS(x ^ 10), BITS(x ^ 11), BITS(x ^ 12), BITS(x ^ 13), BITS(x ^ 14), BITS(x ^ 15)  \
-  }
+#define ROW(x)                                                                                                         \
+  {BITS(x ^ 0), BITS(x ^ 1), BITS(x ^ 2),  BITS(x ^ 3),  BITS(x ^ 4),  BITS(x ^ 5),  BITS(x ^ 6),  BITS(x ^ 7),        \
+   BITS(x ^ 8), BITS(x ^ 9), BITS(x ^ 10), BITS(x ^ 11), BITS(x ^ 12), BITS(x ^ 13), BITS(x ^ 14), BITS(x ^ 15)}
 #define BITS(x) (((x) & 1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
 
 static const _Alignas(64) uint8_t disagreements[16][16] = {
-  ROW(0), ROW(1), ROW(2),  ROW(3),  ROW(4),  ROW(5),  ROW(6),  ROW(7),
-  ROW(8), ROW(9), ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15),
+    ROW(0), ROW(1), ROW(2),  ROW(3),  ROW(4),  ROW(5),  ROW(6),  ROW(7),
+    ROW(8), ROW(9), ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15),
 };
 
 static size_t packed_bytes(uint32_t out_channels, uint32_t filter_words) {
   return lqc_packed_bytes(out_channels, LANES, (size_t)filter_words * NIBBLES);
 }
 
-static uint32_t vectors_of(uint32_t channels) { return lqc_min_u32((channels + LANES - 1) / LANES, MAX_VECTORS); }
+static uint32_t vectors_of(uint32_t channels) {
+  return lqc_min_u32((channels + LANES - 1) / LANES, MAX_VECTORS);
+}
 
 static void pack(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
   uint8_t *out = packed;

@@ -16,7 +16,9 @@ static size_t packed_bytes(uint32_t out_channels, uint32_t filter_words) {
   return lqc_packed_bytes(out_channels, LANES, (size_t)filter_words * sizeof(uint64_t));
 }
 
-static uint32_t vectors_of(uint32_t channels) { return lqc_min_u32((channels + LANES - 1) / LANES, MAX_VECTORS); }
+static uint32_t vectors_of(uint32_t channels) {
+  return lqc_min_u32((channels + LANES - 1) / LANES, MAX_VECTORS);
+}
 
 static void pack(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
   uint64_t *out = packed;
@@ -37,9 +39,9 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   const uint64_t *filters = (const uint64_t *)tile->weights + (size_t)channel * tile->filter_words;
   __m512i sum[TILE][MAX_VECTORS];
   const uint64_t *input[TILE];
-LQC_UNROLL
+  LQC_UNROLL
   for (uint32_t p = 0; p < pixels; ++p) {
-LQC_UNROLL
+    LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
       sum[p][v] = _mm512_setzero_si512();
     }
@@ -47,20 +49,20 @@ LQC_UNROLL
   for (uint32_t r = 0; r < tile->run_count; ++r) {
     const lqc_run *run = &tile->runs[r];
     const uint64_t *weights = filters + (size_t)run->weight_word * vectors * LANES;
-LQC_UNROLL
+    LQC_UNROLL
     for (uint32_t p = 0; p < pixels; ++p) {
       input[p] = tile->input + (tile->pixel_offsets[first_pixel + p] + run->input_offset);
     }
     for (size_t i = 0; i < run->words; ++i, weights += vectors * LANES) {
       __m512i w[MAX_VECTORS];
-LQC_UNROLL
+      LQC_UNROLL
       for (uint32_t v = 0; v < vectors; ++v) {
         w[v] = _mm512_load_si512(weights + v * LANES);
       }
-LQC_UNROLL
+      LQC_UNROLL
       for (uint32_t p = 0; p < pixels; ++p) {
         __m512i x = _mm512_set1_epi64((long long)input[p][i]);
-LQC_UNROLL
+        LQC_UNROLL
         for (uint32_t v = 0; v < vectors; ++v) {
           sum[p][v] = _mm512_add_epi64(sum[p][v], _mm512_popcnt_epi64(_mm512_xor_si512(x, w[v])));
         }
@@ -68,10 +70,10 @@ LQC_UNROLL
     }
   }
   const uint16_t *initial = tile->initial;
-LQC_UNROLL
+  LQC_UNROLL
   for (uint32_t p = 0; p < pixels; ++p) {
     uint16_t *out = (uint16_t *)tile->sums + (first_pixel + p) * tile->sums_stride + channel;
-LQC_UNROLL
+    LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
       __m128i narrow = _mm512_cvtepi64_epi16(sum[p][v]);
       if (initial) {
@@ -82,14 +84,22 @@ LQC_UNROLL
   }
 }
 
-#define LQC_PIXELS_BY_VECTORS(pixels)                                                                  \
-  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel) {     \
-    switch (vectors_of(tile->out_channels - channel)) {                                                \
-      case 1: tile_of(tile, first_pixel, channel, pixels, 1); break;                                   \
-      case 2: tile_of(tile, first_pixel, channel, pixels, 2); break;                                   \
-      case 3: tile_of(tile, first_pixel, channel, pixels, 3); break;                                   \
-      default: tile_of(tile, first_pixel, channel, pixels, 4); break;                                  \
-    }                                                                                                  \
+#define LQC_PIXELS_BY_VECTORS(pixels)                                                                                  \
+  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel) {                     \
+    switch (vectors_of(tile->out_channels - channel)) {                                                                \
+    case 1:                                                                                                            \
+      tile_of(tile, first_pixel, channel, pixels, 1);                                                                  \
+      break;                                                                                                           \
+    case 2:                                                                                                            \
+      tile_of(tile, first_pixel, channel, pixels, 2);                                                                  \
+      break;                                                                                                           \
+    case 3:                                                                                                            \
+      tile_of(tile, first_pixel, channel, pixels, 3);                                                                  \
+      break;                                                                                                           \
+    default:                                                                                                           \
+      tile_of(tile, first_pixel, channel, pixels, 4);                                                                  \
+      break;                                                                                                           \
+    }                                                                                                                  \
   }
 
 LQC_PIXELS_BY_VECTORS(1)
@@ -108,11 +118,11 @@ static void accumulate(const lqc_bconv_tile *tile) {
 }
 
 const lqc_bconv_kernel lqc_bconv2d_avx512 = {
-  .name = "bconv2d_avx512",
-  .isa = LQC_ISA_AVX512,
-  .wide = 0,
-  .max_pixels = 16,
-  .packed_bytes = packed_bytes,
-  .pack = pack,
-  .accumulate = accumulate,
+    .name = "bconv2d_avx512",
+    .isa = LQC_ISA_AVX512,
+    .wide = 0,
+    .max_pixels = 16,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .accumulate = accumulate,
 };

@@ -32,7 +32,9 @@ LQC_INLINE uint8x16_t load_2_words(const uint8_t *from) {
   return vreinterpretq_u8_u64(vld1q_u64((const uint64_t *)(const void *)from));
 }
 
-LQC_INLINE uint64x1_t load_word(const uint8_t *from) { return vld1_u64((const uint64_t *)(const void *)from); }
+LQC_INLINE uint64x1_t load_word(const uint8_t *from) {
+  return vld1_u64((const uint64_t *)(const void *)from);
+}
 
 /* Left alone, compilers start all pixels of a step at once and spill what no longer fits 32 registers. This empty
    instruction holds the next pixel's input, which its work needs, back until the counts of this pixel's four pairs of
@@ -130,8 +132,8 @@ LQC_TILES(8)
 /* Pixels inside channels: eight filters stay in the first-level cache for all pixels. Where there are more than eight
    pixels they are halved, since 5 + 5 takes fewer loads than 8 + 2. */
 static void accumulate(const lqc_bconv_tile *tile) {
-  static void (*const tiles[TILE])(const lqc_bconv_tile *, uint32_t, uint32_t) = {
-      tiles_1, tiles_2, tiles_3, tiles_4, tiles_5, tiles_6, tiles_7, tiles_8};
+  static void (*const tiles[TILE])(const lqc_bconv_tile *, uint32_t, uint32_t) = {tiles_1, tiles_2, tiles_3, tiles_4,
+                                                                                  tiles_5, tiles_6, tiles_7, tiles_8};
   const uint32_t first = tile->pixels > TILE ? (tile->pixels + 1) / 2 : tile->pixels;
   const uint32_t second = tile->pixels - first;
   for (uint32_t channel = 0; channel < tile->out_channels; channel += CHANNELS) {

@@ -53,21 +53,21 @@ static void pack(void *packed, const uint64_t *filters, uint32_t out_channels, u
 }
 
 const lqc_bconv_kernel lqc_bconv2d_scalar = {
-  .name = "bconv2d_scalar",
-  .isa = LQC_ISA_SCALAR,
-  .wide = 0,
-  .max_pixels = 4,
-  .packed_bytes = packed_bytes,
-  .pack = pack,
-  .accumulate = accumulate_u16,
+    .name = "bconv2d_scalar",
+    .isa = LQC_ISA_SCALAR,
+    .wide = 0,
+    .max_pixels = 4,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .accumulate = accumulate_u16,
 };
 
 const lqc_bconv_kernel lqc_bconv2d_wide_scalar = {
-  .name = "bconv2d_wide_scalar",
-  .isa = LQC_ISA_SCALAR,
-  .wide = 1,
-  .max_pixels = 4,
-  .packed_bytes = packed_bytes,
-  .pack = pack,
-  .accumulate = accumulate_u32,
+    .name = "bconv2d_wide_scalar",
+    .isa = LQC_ISA_SCALAR,
+    .wide = 1,
+    .max_pixels = 4,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .accumulate = accumulate_u32,
 };

@@ -7,7 +7,9 @@
 
 enum { LANES_8 = 32, LANES_16 = 16, LANES_32 = 8 };
 
-static inline __m256i load(const void *from) { return _mm256_loadu_si256((const __m256i *)from); }
+static inline __m256i load(const void *from) {
+  return _mm256_loadu_si256((const __m256i *)from);
+}
 
 /* All ones in 16-bit lanes where 2p + missing >= limit. At most 2K <= 65534: no overflow where c < channels. */
 static inline __m256i reached(const uint16_t *sums, const uint16_t *limits, __m256i missing) {

@@ -3,29 +3,29 @@
 
 void lqc_kernels_scalar(lqc_kernels *kernels) {
   *kernels = (lqc_kernels){
-    .isa = LQC_ISA_SCALAR,
-    .bconv = &lqc_bconv2d_scalar,
-    .bconv_wide = &lqc_bconv2d_wide_scalar,
-    .threshold = lqc_threshold_scalar,
-    .clip = lqc_clip_scalar,
-    .affine = lqc_affine_scalar,
-    .threshold_wide = lqc_threshold_wide_scalar,
-    .clip_wide = lqc_clip_wide_scalar,
-    .affine_wide = lqc_affine_wide_scalar,
-    .bitpack_f32 = lqc_bitpack_f32_scalar,
-    .bitpack_i8 = lqc_bitpack_i8_scalar,
+      .isa = LQC_ISA_SCALAR,
+      .bconv = &lqc_bconv2d_scalar,
+      .bconv_wide = &lqc_bconv2d_wide_scalar,
+      .threshold = lqc_threshold_scalar,
+      .clip = lqc_clip_scalar,
+      .affine = lqc_affine_scalar,
+      .threshold_wide = lqc_threshold_wide_scalar,
+      .clip_wide = lqc_clip_wide_scalar,
+      .affine_wide = lqc_affine_wide_scalar,
+      .bitpack_f32 = lqc_bitpack_f32_scalar,
+      .bitpack_i8 = lqc_bitpack_i8_scalar,
   };
 }
 
-#define LQC_OVERRIDE(name, NAME)                     \
-  void lqc_kernels_##name(lqc_kernels *kernels) {    \
-    kernels->isa = LQC_ISA_##NAME;                   \
-    kernels->bconv = &lqc_bconv2d_##name;            \
-    kernels->threshold = lqc_threshold_##name;       \
-    kernels->clip = lqc_clip_##name;                 \
-    kernels->affine = lqc_affine_##name;             \
-    kernels->bitpack_f32 = lqc_bitpack_f32_##name;   \
-    kernels->bitpack_i8 = lqc_bitpack_i8_##name;     \
+#define LQC_OVERRIDE(name, NAME)                                                                                       \
+  void lqc_kernels_##name(lqc_kernels *kernels) {                                                                      \
+    kernels->isa = LQC_ISA_##NAME;                                                                                     \
+    kernels->bconv = &lqc_bconv2d_##name;                                                                              \
+    kernels->threshold = lqc_threshold_##name;                                                                         \
+    kernels->clip = lqc_clip_##name;                                                                                   \
+    kernels->affine = lqc_affine_##name;                                                                               \
+    kernels->bitpack_f32 = lqc_bitpack_f32_##name;                                                                     \
+    kernels->bitpack_i8 = lqc_bitpack_i8_##name;                                                                       \
   }
 
 #if defined(__aarch64__)
@@ -43,12 +43,12 @@ typedef struct isa_entry {
 } isa_entry;
 
 static const isa_entry entries[] = {
-  {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar},
+    {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar},
 #if defined(__aarch64__)
-  {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon},
+    {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon},
 #elif defined(__x86_64__)
-  {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2},
-  {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512},
+    {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2},
+    {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512},
 #endif
 };
 

@@ -1,0 +1,146 @@
+/* Bitpacking: every ISA, scalar included, against the definition; inputs and outputs end at guard pages. Then the
+ * selection of tables. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include <math.h>
+
+#include "kernels_testing.h"
+
+enum { MAX_CHANNELS = 513, MAX_PIXELS = 3 };
+
+typedef struct arenas {
+  guarded in, thresholds, invert, out;
+} arenas;
+
+/* Zeros of both signs, denormals, the ends of the range, and equal neighbours turn up often. */
+static float random_float(uint64_t *seed) {
+  static const float special[] = {0.0f, -0.0f, 1e-45f, -1e-45f, 3.4028235e38f, -3.4028235e38f, 1.0f, -1.0f};
+  if (random_below(seed, 2)) {
+    return special[random_below(seed, 8)];
+  }
+  return ((float)random_below(seed, 2001) - 1000.0f) / 8.0f;
+}
+
+static float random_threshold(uint64_t *seed) {
+  uint32_t kind = random_below(seed, 8);
+  return kind == 0 ? INFINITY : kind == 1 ? -INFINITY : random_float(seed);
+}
+
+static const uint64_t *random_invert(const arenas *memory, uint32_t channels, uint64_t *seed) {
+  size_t words = (channels + 63) / 64;
+  uint64_t *invert = guarded_last(&memory->invert, words * sizeof(*invert));
+  for (size_t i = 0; i < words; ++i) {
+    invert[i] = random_u64(seed);
+  }
+  invert[words - 1] &= last_word_mask(channels);
+  return random_below(seed, 2) ? invert : NULL;
+}
+
+/* `bits` is one byte a channel, before inversion. */
+static void check(const uint64_t *out, const uint8_t *bits, size_t pixels, uint32_t channels, const uint64_t *invert,
+                  const char *what, lqc_isa isa) {
+  size_t words = (channels + 63) / 64;
+  for (size_t p = 0; p < pixels; ++p) {
+    for (uint32_t i = 0; i < words * 64; ++i) {
+      uint64_t expected = i < channels ? bits[p * channels + i] ^ (invert ? invert[i / 64] >> i % 64 & 1 : 0) : 0;
+      if ((out[p * words + i / 64] >> i % 64 & 1) != expected) {
+        FAIL("%s of %s: pixel %zu of %zu, channel %u of %u is %d, expected %d", what, lqc_isa_name(isa), p, pixels, i,
+             channels, (int)(out[p * words + i / 64] >> i % 64 & 1), (int)expected);
+      }
+    }
+  }
+}
+
+static void test_f32(arenas *memory, const lqc_kernels *table, uint32_t channels, size_t pixels, uint64_t *seed) {
+  static uint8_t bits[MAX_PIXELS * MAX_CHANNELS];
+  size_t n = pixels * channels, out_bytes = pixels * ((channels + 63) / 64) * sizeof(uint64_t);
+  float *in = guarded_last(&memory->in, n * sizeof(*in));
+  float *thresholds = guarded_last(&memory->thresholds, channels * sizeof(*thresholds));
+  uint64_t *out = guarded_last(&memory->out, out_bytes);
+  const uint64_t *invert = random_invert(memory, channels, seed);
+  const int with_thresholds = (int)random_below(seed, 2);
+  for (uint32_t c = 0; c < channels; ++c) {
+    thresholds[c] = random_threshold(seed);
+  }
+  for (size_t i = 0; i < n; ++i) {
+    in[i] = random_below(seed, 4) || isinf(thresholds[i % channels]) ? random_float(seed) : thresholds[i % channels];
+    bits[i] = with_thresholds ? !(in[i] >= thresholds[i % channels]) : in[i] < 0.0f;
+  }
+  memset(out, 0x5a, out_bytes);
+  table->bitpack_f32(out, in, pixels, channels, with_thresholds ? thresholds : NULL, invert);
+  check(out, bits, pixels, channels, invert, with_thresholds ? "bitpack_f32 with thresholds" : "bitpack_f32",
+        table->isa);
+}
+
+static void test_i8(arenas *memory, const lqc_kernels *table, uint32_t channels, size_t pixels, uint64_t *seed) {
+  static uint8_t bits[MAX_PIXELS * MAX_CHANNELS];
+  size_t n = pixels * channels, out_bytes = pixels * ((channels + 63) / 64) * sizeof(uint64_t);
+  int8_t *in = guarded_last(&memory->in, n);
+  int8_t *thresholds = guarded_last(&memory->thresholds, channels);
+  uint64_t *out = guarded_last(&memory->out, out_bytes);
+  const uint64_t *invert = random_invert(memory, channels, seed);
+  const int with_thresholds = (int)random_below(seed, 2);
+  for (uint32_t c = 0; c < channels; ++c) {
+    uint32_t kind = random_below(seed, 8);
+    thresholds[c] = (int8_t)(kind == 0 ? -128 : kind == 1 ? 127 : (int32_t)random_below(seed, 256) - 128);
+  }
+  for (size_t i = 0; i < n; ++i) {
+    int32_t near = thresholds[i % channels] + (int32_t)random_below(seed, 3) - 1;
+    in[i] =
+        (int8_t)(near < -128 || near > 127 || random_below(seed, 2) ? (int32_t)random_below(seed, 256) - 128 : near);
+    bits[i] = !(in[i] > (with_thresholds ? thresholds[i % channels] : -1));
+  }
+  memset(out, 0x5a, out_bytes);
+  table->bitpack_i8(out, in, pixels, channels, with_thresholds ? thresholds : NULL, invert);
+  check(out, bits, pixels, channels, invert, with_thresholds ? "bitpack_i8 with thresholds" : "bitpack_i8", table->isa);
+}
+
+/* AUTO is the last of the available ISAs; what is not available is refused and leaves scalar. */
+static void test_selection(const lqc_kernels *tables, size_t count) {
+  lqc_kernels table;
+  if (!lqc_kernels_select(&table, LQC_ISA_AUTO) || table.isa != tables[count - 1].isa ||
+      table.bconv != tables[count - 1].bconv) {
+    FAIL("auto selects %s", lqc_isa_name(table.isa));
+  }
+  for (lqc_isa isa = LQC_ISA_AUTO; isa <= LQC_ISA_COUNT; ++isa) {
+    int selected = lqc_kernels_select(&table, isa);
+    if (selected != lqc_isa_available(isa)) {
+      FAIL("isa %d: selected %d, available %d", (int)isa, selected, lqc_isa_available(isa));
+    }
+    if (!selected && table.isa != LQC_ISA_SCALAR) {
+      FAIL("isa %d is refused but leaves %s", (int)isa, lqc_isa_name(table.isa));
+    }
+    if ((lqc_isa_name(isa) == NULL) != (isa >= LQC_ISA_COUNT)) {
+      FAIL("isa %d: wrong name", (int)isa);
+    }
+  }
+  /* One list: every table's convolution is in it, once, and the wide one is its last. */
+  size_t listed = 0, wide = 0;
+  const lqc_bconv_kernel *kernel;
+  for (; (kernel = lqc_bconv_kernel_at(listed)) != NULL; ++listed) {
+    wide += kernel->wide != 0;
+    if (!kernel->wide && (listed >= count || kernel != tables[listed].bconv)) {
+      FAIL("kernel %zu of the list, %s, is not that of its table", listed, kernel->name);
+    }
+  }
+  if (listed != count + 1 || wide != 1) {
+    FAIL("%zu kernels listed, %zu wide, of %zu instruction sets", listed, wide, count);
+  }
+}
+
+int main(void) {
+  arenas memory = {guarded_new(8192), guarded_new(4096), guarded_new(4096), guarded_new(4096)};
+  lqc_kernels tables[LQC_ISA_COUNT];
+  size_t count = tables_to_test(tables);
+  test_selection(tables, count);
+  for (size_t t = 0; t < count; ++t) {
+    uint64_t seed = 11;
+    for (uint32_t channels = 1; channels <= MAX_CHANNELS; channels += channels < 133 ? 1 : 19) {
+      for (size_t pixels = 0; pixels <= MAX_PIXELS; ++pixels) {
+        test_f32(&memory, &tables[t], channels, pixels, &seed);
+        test_i8(&memory, &tables[t], channels, pixels, &seed);
+      }
+    }
+  }
+  printf("bitpack: ok, %zu instruction sets\n", count);
+  return 0;
+}
