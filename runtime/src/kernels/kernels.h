@@ -28,24 +28,24 @@ typedef struct lqc_run {
 
 /* Some output pixels that see the same taps, and all output channels (of one group). */
 typedef struct lqc_bconv_tile {
-  const uint64_t *input;         /* pixel p, run r, word i: input[pixel_offsets[p] + runs[r].input_offset + i] */
-  const ptrdiff_t *pixel_offsets;/* [pixels]; words; may be negative where the sum above is not */
-  uint32_t pixels;               /* 1 .. kernel->max_pixels */
-  const lqc_run *runs;           /* [run_count], may be 0 */
+  const uint64_t *input;          /* pixel p, run r, word i: input[pixel_offsets[p] + runs[r].input_offset + i] */
+  const ptrdiff_t *pixel_offsets; /* [pixels]; words; may be negative where the sum above is not */
+  uint32_t pixels;                /* 1 .. kernel->max_pixels */
+  const lqc_run *runs;            /* [run_count], may be 0 */
   uint32_t run_count;
-  const void *weights;           /* as kernel->pack() left them */
-  uint32_t filter_words;         /* kernel_h * kernel_w * words */
+  const void *weights;   /* as kernel->pack() left them */
+  uint32_t filter_words; /* kernel_h * kernel_w * words */
   uint32_t out_channels;
-  const void *initial;           /* sums to start from, [out_channels rounded up to LQC_SUMS_MULTIPLE]; NULL: 0 */
-  void *sums;                    /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
-  size_t sums_stride;            /* elements, multiple of LQC_SUMS_MULTIPLE */
+  const void *initial; /* sums to start from, [out_channels rounded up to LQC_SUMS_MULTIPLE]; NULL: 0 */
+  void *sums;          /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
+  size_t sums_stride;  /* elements, multiple of LQC_SUMS_MULTIPLE */
 } lqc_bconv_tile;
 
 typedef struct lqc_bconv_kernel {
   const char *name;
   lqc_isa isa;
-  int wide;                      /* uint32_t sums */
-  uint32_t max_pixels;           /* best tile; at most LQC_MAX_TILE_PIXELS */
+  int wide;            /* uint32_t sums */
+  uint32_t max_pixels; /* best tile; at most LQC_MAX_TILE_PIXELS */
   /* Bytes of packed weights, multiple of LQC_ALIGNMENT; 0 on overflow. */
   size_t (*packed_bytes)(uint32_t out_channels, uint32_t filter_words);
   /* filters: [out_channels][filter_words] as in the file; packed: LQC_ALIGNMENT-aligned. */
@@ -59,19 +59,19 @@ typedef struct lqc_bconv_kernel {
    So the pixel's a = (k - missing) - 2p. */
 typedef struct lqc_epilogue_params {
   uint32_t channels;
-  uint32_t k;                    /* K of a pixel whose taps are all inside */
-  const uint16_t *limits;        /* [channels rounded up to LQC_SUMS_MULTIPLE]: packed bit = (2p + missing >= limits[c]);
-                                    beyond channels: 65535 */
-  const uint32_t *limits_wide;   /* the same in 32 bits, beyond channels: anything; read by threshold_wide() only */
-  const uint64_t *invert;        /* [words] to xor, tail 0, or NULL */
-  int32_t step_log2;             /* v = clip(floor(a / 2^step_log2 + 1/2), +-clip_limit); clip_limit 0: v = a */
+  uint32_t k;                  /* K of a pixel whose taps are all inside */
+  const uint16_t *limits;      /* [channels rounded up to LQC_SUMS_MULTIPLE]: packed bit = (2p + missing >= limits[c]);
+                                  beyond channels: 65535 */
+  const uint32_t *limits_wide; /* the same in 32 bits, beyond channels: anything; read by threshold_wide() only */
+  const uint64_t *invert;      /* [words] to xor, tail 0, or NULL */
+  int32_t step_log2;           /* v = clip(floor(a / 2^step_log2 + 1/2), +-clip_limit); clip_limit 0: v = a */
   int32_t clip_limit;
   const float *multiplier, *offset; /* [channels rounded up to LQC_SUMS_MULTIPLE] */
 } lqc_epilogue_params;
 
 typedef struct lqc_kernels {
   lqc_isa isa;
-  const lqc_bconv_kernel *bconv;       /* K <= LQC_BCONV_MAX_K */
+  const lqc_bconv_kernel *bconv; /* K <= LQC_BCONV_MAX_K */
   const lqc_bconv_kernel *bconv_wide;
   /* out: ceil(channels / 64) words, every word written, tail bits 0. */
   void (*threshold)(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);
