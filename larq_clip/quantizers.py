@@ -97,6 +97,7 @@ class _ClipState:
     """
 
     NAMES = ("switch", "outside", "total")
+    CHILDREN = tuple(f"clip_{name}" for name in NAMES)
 
     def __init__(self, enabled: bool):
         self.switch = tf.Variable(enabled, trainable=False, dtype=tf.bool, name="accumulator_clip/switch")
@@ -113,7 +114,7 @@ class _ClipState:
         )
 
     def variables(self) -> dict[str, tf.Variable]:
-        return {f"clip_{name}": getattr(self, name) for name in self.NAMES}
+        return {child: getattr(self, name) for child, name in zip(self.CHILDREN, self.NAMES)}
 
 
 @_register("accumulator_clip")
@@ -227,7 +228,7 @@ class AccumulatorClip(lq.quantizers.Quantizer):
 
     # A SavedModel holds traced functions and therefore every variable they read; a checkpoint must not hold these,
     # since it is exchanged with models that have none. On loading, Keras finds the variables of the layer it recreated
-    # by `_lookup_dependency`.
+    # by `_lookup_dependency`, and then sets them as attributes too, which would make them weights.
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = super()._trackable_children(save_type, **kwargs)
@@ -238,6 +239,10 @@ class AccumulatorClip(lq.quantizers.Quantizer):
     def _lookup_dependency(self, name, *args, **kwargs):
         own = {} if self._state is None else self._state.variables()
         return own[name] if name in own else super()._lookup_dependency(name, *args, **kwargs)
+
+    def __setattr__(self, name, value):
+        if name not in _ClipState.CHILDREN:
+            super().__setattr__(name, value)
 
 
 @_register("fixed_point")
