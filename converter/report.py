@@ -17,7 +17,7 @@ def describe(model: ir.Graph | bytes) -> dict[str, Any]:
     Returns:
         ``name``, ``producer``, ``ops`` (a list, in order of execution), and totals: ``file_bytes``, ``weight_bytes``
         (constants as stored), ``ideal_weight_bytes`` (1 bit a binary number, 4 bytes a float, without rounding up to
-        words), ``arena_bytes``, ``arena_lower_bound`` (the largest sum of tensors live at once), ``binary_macs`` and
+        words), ``arena_bytes``, ``arena_lower_bound_bytes`` (the largest sum of tensors live at once), ``binary_macs`` and
         ``float_macs`` of one image. Of each op: ``name``, ``type``, ``inputs`` and ``outputs`` (name, dtype, shape),
         ``epilogue``, ``clip_limit`` and ``step`` (binary convolutions), ``binary_macs``, ``float_macs``,
         ``weight_bytes``, ``threshold_dtype``, and ``constant_channels``, the share of channels whose sign is the same
@@ -41,7 +41,7 @@ def describe(model: ir.Graph | bytes) -> dict[str, Any]:
         "weight_bytes": sum(op["weight_bytes"] for op in ops),
         "ideal_weight_bytes": sum(_ideal_bytes(op) for op in graph.ops),
         "arena_bytes": file.arena_bytes,
-        "arena_lower_bound": memory.plan(graph).lower_bound,
+        "arena_lower_bound_bytes": memory.plan(graph).lower_bound,
         "binary_macs": sum(op["binary_macs"] for op in ops),
         "float_macs": sum(op["float_macs"] for op in ops),
     }

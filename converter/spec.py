@@ -73,6 +73,10 @@ def _finite(array: np.ndarray | None) -> bool:
     return array is None or bool(np.all(np.isfinite(array)))
 
 
+def _is_clip_limit(limit: int) -> bool:
+    return 0 < limit < 1 << 24 and limit == clip_limit(clip_bits(limit))
+
+
 def _window_fits(op: Any, source: Tensor, result: Tensor) -> bool:
     """Every number is in range, padding is smaller than the window, and each window starts before the image ends."""
     w = op.window
@@ -128,10 +132,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         (ir.BinaryConv2D,),
         "clip_limit is 2^(bits - 1) - 1",
-        lambda op, s, r: (
-            op.clip_limit == 0
-            or (0 < op.clip_limit < 1 << 24 and op.clip_limit == clip_limit(clip_bits(op.clip_limit)))
-        ),
+        lambda op, s, r: op.clip_limit == 0 or _is_clip_limit(op.clip_limit),
     ),
     Rule(
         (ir.BinaryConv2D, ir.AccumulatorClip),
@@ -188,9 +189,9 @@ RULES: tuple[Rule, ...] = (
     Rule((ir.Bitpack,), "it reads numbers", lambda op, s, r: s.dtype in NUMBERS),
     Rule(
         (ir.Bitpack,),
-        "its thresholds are of its input's type, one a channel, and not NaN",
+        "its thresholds are of its input's type (float32 for int32), one a channel, and not NaN",
         lambda op, s, r: (
-            _constant(op.thresholds, r.channels, s.dtype)
+            _constant(op.thresholds, r.channels, DType.FLOAT32 if s.dtype is DType.INT32 else s.dtype)
             and (op.thresholds is None or not np.any(np.isnan(op.thresholds)))
         ),
     ),
@@ -245,6 +246,7 @@ RULES: tuple[Rule, ...] = (
             )
         ),
     ),
+    Rule((ir.AccumulatorClip,), "limit is 2^(bits - 1) - 1", lambda op, s, r: _is_clip_limit(op.limit)),
     Rule(
         (ir.MaxPool2D, ir.Reshape),
         "it keeps the type and the fraction bits",
@@ -311,8 +313,8 @@ def _check_tensor(tensor: Tensor) -> None:
         or not all(-128 <= f <= 127 for f in tensor.fraction_bits)
     ):
         raise SpecError(
-            f"tensor {tensor.name!r}, {tensor.dtype.name.lower()} {tensor.shape}, has {len(tensor.fraction_bits)} fraction "
-            f"bits; integers have none, one, or one per channel, from -128 to 127"
+            f"tensor {tensor.name!r}, {tensor.dtype.name.lower()} {tensor.shape}, has {len(tensor.fraction_bits)} "
+            f"fraction bits; integers have none, one, or one per channel, from -128 to 127"
         )
 
 

@@ -28,11 +28,10 @@ def conv2d(x: Floats, weights: Floats, axes: Axes, bias: Floats | None) -> Float
             source = x[:, [p * rows.stride - rows.pad_before + i * rows.dilation for p in y]][
                 :, :, [p * columns.stride - columns.pad_before + j * columns.dilation for p in z]
             ]
-            place = (slice(None), *np.ix_(y, z))
-            part = total[place]
+            part = total[:, y][:, :, z]
             for channel in range(weights.shape[2]):
                 part = part + source[..., channel, None] * weights[i, j, channel]
-            total[place] = part
+            total[:, np.asarray(y)[:, None], np.asarray(z)] = part
     return total if bias is None else total + bias
 
 

@@ -127,9 +127,12 @@ class BinaryConv2D(Op):
             step = 2.0**self.step_log2
             v = arithmetic.clip_accumulator(v, clip_bits(self.clip_limit), step)
         if self.epilogue is Epilogue.THRESHOLD:
-            v = arithmetic.threshold_bits(v, arithmetic.Thresholds(self.thresholds, _mask(self.invert, result)))
-        elif self.epilogue is Epilogue.AFFINE:
-            v = floats.affine(v.astype(np.float32) * np.float32(step), self.multiplier, self.offset)
+            assert self.thresholds is not None
+            rule = arithmetic.Thresholds(self.thresholds.astype(np.int32), _mask(self.invert, result))
+            return _like(arithmetic.threshold_bits(v, rule), result)
+        if self.epilogue is Epilogue.AFFINE:
+            numbers = v.astype(np.float32) * np.float32(step)
+            return _like(floats.affine(numbers, self.multiplier, self.offset), result)
         return _like(v, result)
 
 
@@ -165,7 +168,8 @@ class Bitpack(Op):
     """Sign of a tensor, as bits.
 
     float32: +1 <=> (x >= thresholds[c]) xor invert[c], thresholds 0 where none. Integers: +1 <=> (q > thresholds[c])
-    xor invert[c], thresholds -1 where none. Without thresholds it is Larq's ``ste_sign``.
+    xor invert[c], thresholds -1 where none. Without thresholds it is Larq's ``ste_sign``. An int32 accumulator has
+    float32 thresholds, since it is stored as float32 in the file.
     """
 
     thresholds: NDArray | None = field(default=None, repr=False)
@@ -173,7 +177,7 @@ class Bitpack(Op):
 
     def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         invert = _mask(self.invert, result)
-        if source.dtype is DType.FLOAT32:
+        if source.dtype in (DType.FLOAT32, DType.INT32):
             tau = np.zeros(result.channels, np.float32) if self.thresholds is None else self.thresholds
             return arithmetic.float_threshold_bits(x, arithmetic.FloatThresholds(tau, invert))
         limits = np.full(result.channels, -1, np.int32) if self.thresholds is None else self.thresholds

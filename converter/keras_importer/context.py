@@ -81,9 +81,7 @@ class LayerImport:
         value = getattr(self.layer, attribute)
         if value not in accepted:
             words = " and ".join(repr(a) for a in accepted)
-            raise self.error(
-                f"its {attribute} is {value!r}", f"accepted are {words}" if accepted[1:] else f"use {words}"
-            )
+            raise self.error(f"its {attribute} is {value!r}", f"accepted: {words}")
         return value
 
     def require_image(self, source: Tensor) -> None:
@@ -112,6 +110,4 @@ class LayerImport:
         try:
             return Window.place(source.shape, kernel, strides, dilation, padding)
         except ValueError as error:
-            raise self.error(
-                str(error), "accepted are padding 'valid' and 'same', windows not larger than the image"
-            ) from None
+            raise self.error(str(error), "use another padding or a smaller window") from None

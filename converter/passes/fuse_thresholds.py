@@ -33,6 +33,7 @@ from larq_clip.converter.ir import DType, Epilogue, Graph, Op, Replacement, Tens
 from larq_clip.converter.passes.base import apply_everywhere
 
 INT8_LIMIT = clip_limit(8)
+LARGEST_FLOAT = np.finfo(np.float32).max
 
 
 def fuse_thresholds(graph: Graph) -> Graph:
@@ -124,7 +125,7 @@ def _fuse_into_bitpack(graph: Graph, chain: Chain) -> Replacement:
         # int32 accumulators that reach this point are stored as float32, see `lower_accumulators`.
         tau = arithmetic.find_float_thresholds(root.channels, follow.sign_bits)
         thresholds, invert = tau.threshold, tau.invert
-        ends = np.array([-1, 1], np.float32) * np.finfo(np.float32).max
+        ends = np.array([-LARGEST_FLOAT, LARGEST_FLOAT], np.float32)
     bits = ir.Bitpack(chain.sign.name, (root.name,), ("",), thresholds)
     return _with_pools(graph, chain, bits, [*follow.falls_at_pools(ends), invert])
 
@@ -153,7 +154,10 @@ class _Follower(NamedTuple):
                 # The rank matters: Keras rounds differently for images and for vectors.
                 shape = self.graph.result(op).shape
                 pixel = Tensor("", DType.FLOAT32, (1,) * (len(shape) - 1) + shape[-1:])
-                x = op.evaluate(x.reshape(len(v), *pixel.shape), pixel, pixel).reshape(np.shape(v))
+                # Ends of the float domain overflow; an infinity would become NaN where the next gamma is 0.
+                with np.errstate(over="ignore"):
+                    y = op.evaluate(x.reshape(len(v), *pixel.shape), pixel, pixel).reshape(np.shape(v))
+                x = np.clip(y, -LARGEST_FLOAT, LARGEST_FLOAT)
             steps.append((op, x))
         return steps
 

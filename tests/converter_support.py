@@ -1,0 +1,139 @@
+"""Graphs for the tests of the converter, built without Keras."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from larq_clip.arithmetic import clip_limit
+from larq_clip.converter import ir, spec
+from larq_clip.converter.ir import DType, Tensor, Window
+
+
+class Sketch:
+    """Builds a graph op by op; every op reads the last tensor unless told otherwise, and is named as its output."""
+
+    def __init__(self, shape: tuple[int, ...], seed: int = 0):
+        self.rng = np.random.default_rng(seed)
+        self.tensors = {"x": Tensor("x", DType.FLOAT32, shape)}
+        self.ops: list[ir.Op] = []
+        self.last = "x"
+
+    def add(
+        self, op_type, name: str, dtype=DType.FLOAT32, shape=None, source=None, fraction_bits=(), **fields
+    ) -> Sketch:
+        read = self.tensors[source or self.last]
+        self.tensors[name] = Tensor(name, dtype, shape or read.shape, fraction_bits)
+        self.ops.append(op_type(name, (read.name,), (name,), **fields))
+        self.last = name
+        return self
+
+    def sign(self, name: str, **arguments) -> Sketch:
+        return self.add(ir.Bitpack, name, DType.BIT, **arguments)
+
+    def binary_conv(
+        self, name: str, channels: int, kernel: int = 3, source=None, groups: int = 1, **arguments
+    ) -> Sketch:
+        read = self.tensors[source or self.last]
+        placed = {k: arguments.pop(k) for k in ("strides", "dilation") if k in arguments}
+        window, size = Window.place(read.shape, (kernel, kernel), padding=arguments.pop("padding", "same"), **placed)
+        weights = self.rng.integers(0, 2, (channels, kernel, kernel, read.channels // groups)).astype(np.uint8)
+        shape = (channels,) if len(read.shape) == 1 else (*size, channels)
+        return self.add(
+            ir.BinaryConv2D,
+            name,
+            DType.INT32,
+            shape,
+            source,
+            window=window,
+            weights=weights,
+            groups=groups,
+            **arguments,
+        )
+
+    def clip(self, name: str, bits: int = 8, step_log2: int = 0) -> Sketch:
+        dtype, fraction_bits = (DType.INT8, (-step_log2,)) if bits <= 8 else (DType.FLOAT32, ())
+        return self.add(
+            ir.AccumulatorClip, name, dtype, fraction_bits=fraction_bits, limit=clip_limit(bits), step_log2=step_log2
+        )
+
+    def conv(self, name: str, channels: int, kernel: int = 3, bias: bool = False, **arguments) -> Sketch:
+        read = self.tensors[arguments.get("source") or self.last]
+        window, size = Window.place(read.shape, (kernel, kernel), padding="same")
+        weights = dyadic(self.rng, (kernel, kernel, read.channels, channels))
+        shape = (channels,) if len(read.shape) == 1 else (*size, channels)
+        fields = {"bias": dyadic(self.rng, (channels,))} if bias else {}
+        return self.add(ir.Conv2D, name, shape=shape, window=window, weights=weights, **fields, **arguments)
+
+    def norm(self, name: str, scale: float = 5.0, source=None) -> Sketch:
+        n, rng = self.tensors[source or self.last].channels, self.rng
+        gamma = rng.normal(size=n)
+        gamma[:: max(3, n // 3)] = 0
+        return self.add(
+            ir.BatchNorm,
+            name,
+            source=source,
+            gamma=gamma.astype("f"),
+            beta=rng.normal(size=n).astype("f"),
+            mean=np.round(rng.normal(size=n) * scale).astype("f"),
+            variance=rng.uniform(0.5, scale**2, n).astype("f"),
+            epsilon=1e-3,
+        )
+
+    def pool(self, name: str, size: int = 2, op_type=ir.MaxPool2D, padding: str = "valid", source=None) -> Sketch:
+        read = self.tensors[source or self.last]
+        window, out = Window.place(read.shape, (size, size), (size, size), padding=padding)
+        shape = (*out, read.channels)
+        return self.add(op_type, name, read.dtype, shape, source, read.fraction_bits, window=window)
+
+    def relu(self, name: str, source=None) -> Sketch:
+        return self.add(ir.Affine, name, source=source, activation=ir.Activation.RELU)
+
+    def flatten(self, name: str, source=None) -> Sketch:
+        read = self.tensors[source or self.last]
+        shape = (int(np.prod(read.shape)),)
+        return self.add(ir.Reshape, name, read.dtype, shape, source, read.fraction_bits)
+
+    def graph(self, *outputs: str) -> ir.Graph:
+        graph = ir.Graph.build("sketch", self.tensors.values(), self.ops, ("x",), outputs or (self.last,))
+        spec.check(graph)
+        return graph
+
+
+def dyadic(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Multiples of 1/64 in [-1, 1): float32 sums of their products are exact."""
+    return (rng.integers(-64, 64, shape) / 64).astype(np.float32)
+
+
+def run(graph: ir.Graph, count: int = 4, seed: int = 1) -> dict[str, np.ndarray]:
+    """Every tensor of a graph for some dyadic images."""
+    shape = graph.tensors["x"].shape
+    return ir.evaluate(graph, {"x": dyadic(np.random.default_rng(seed), (count, *shape))})
+
+
+def numbers(graph: ir.Graph, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """A tensor's values as float32, whatever its type."""
+    return ir.values(arrays[name], graph.tensors[name])
+
+
+def assert_same(before: ir.Graph, after: ir.Graph, *, approximate: tuple[str, ...] = (), rtol: float = 0.0) -> None:
+    """Both graphs give every tensor that they share the same values, element for element in row-major order.
+
+    Tensors named in `approximate` may differ by `rtol` of their largest magnitude.
+    """
+    old, new = run(before), run(after)
+    shared = [name for name in new if name in old]
+    assert set(before.outputs) <= set(shared)
+    for name in shared:
+        a, b = numbers(before, old, name).ravel(), numbers(after, new, name).ravel()
+        if name in approximate:
+            np.testing.assert_allclose(b, a, rtol=0, atol=rtol * max(1.0, float(np.abs(a).max())), err_msg=name)
+        else:
+            np.testing.assert_array_equal(b, a, err_msg=name)
+
+
+def ops_of(graph: ir.Graph, op_type: type[ir.Op]) -> list:
+    return [op for op in graph.ops if isinstance(op, op_type)]
+
+
+def types(graph: ir.Graph) -> list[str]:
+    return [op.type for op in graph.ops]
