@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 import flatbuffers
 import numpy as np
 
+import larq_clip
 from larq_clip.converter import codec, ir, memory, spec
 from larq_clip.converter.codec import Kind
 from larq_clip.converter.packing import constant_dtype, pack_constant
@@ -29,10 +28,7 @@ def write(graph: ir.Graph) -> bytes:
 
 def producer() -> str:
     """Name and version of this converter."""
-    try:
-        return f"larq-clip {version('larq-clip')}"
-    except PackageNotFoundError:  # run from a source tree
-        return "larq-clip"
+    return f"larq-clip {larq_clip.__version__}"
 
 
 class _Writer:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -67,16 +68,11 @@ def bad_images(files, array: np.ndarray) -> dict:
 
 def with_version(model_bytes: bytes, version: int) -> bytes:
     """The model file with another format version: the writer is asked, so the test knows no offsets."""
-    from larq_clip.converter import writer
+    from larq_clip.converter import codec, reader, writer
 
-    original = writer.FORMAT_VERSION
-    writer.FORMAT_VERSION = version
-    try:
-        from larq_clip.converter import reader
-
-        return writer.write(reader.read(model_bytes))
-    finally:
-        writer.FORMAT_VERSION = original
+    graph = reader.read(model_bytes)
+    with mock.patch.object(codec, "FORMAT_VERSION", version):
+        return writer.write(graph)
 
 
 def nan_image() -> np.ndarray:

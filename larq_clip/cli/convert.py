@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
+from larq_clip.cli.quiet import import_tensorflow
 from larq_clip.errors import ConversionError
 from larq_clip.files import atomic_write, write_target
 
@@ -23,8 +23,7 @@ def load_keras_model(path: Path):
         raise ConversionError(f"{path} is a folder without saved_model.pb, so not a SavedModel")
     if path.is_file() and path.suffix not in (".h5", ".hdf5", ".keras"):
         raise ConversionError(f"{path} has the suffix {path.suffix!r}; accepted are .h5, .hdf5, .keras and a folder")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from larq_clip import layers, quantizers  # noqa: F401  (registers them with Keras)
+    import_tensorflow()
     from larq_clip._keras import keras
 
     try:

@@ -1,0 +1,75 @@
+"""`larq-clip inspect`: what a .lcb file holds and which kernels will execute it here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """`larq_clip.converter.report.describe`, and of each op the kernel that executes it on this machine."""
+    from larq_clip.converter import report
+    from larq_clip.interpreter import Interpreter
+
+    data = path.read_bytes()
+    description = report.describe(data)
+    interpreter = Interpreter(data)
+    for op, running in zip(description["ops"], interpreter.ops(), strict=True):
+        op["kernel"] = running.kernel
+    return {"file": str(path), **description, "isa": interpreter.isa, "session_bytes": interpreter.session_bytes}
+
+
+def _tensors(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{tensor['dtype']} {'x'.join(map(str, tensor['shape']))}" for tensor in tensors)
+
+
+def _details(op: dict[str, Any]) -> str:
+    """Epilogue, clip and thresholds of an op in a few words."""
+    words = []
+    if op["clip_limit"]:
+        words.append(f"clip ±{op['clip_limit']}" + (f" step {op['step']:g}" if op["step"] != 1 else ""))
+    if op["threshold_dtype"]:
+        words.append(f"{op['threshold_dtype']} thresholds")
+    if op["constant_channels"]:
+        words.append(f"{op['constant_channels']:.0%} constant")
+    if not words and op["epilogue"]:
+        words.append(op["epilogue"].lower())
+    return ", ".join(words)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def inspect(model: Path, as_json: bool) -> None:
+    """Show the layers of MODEL (.lcb): kernels, types, multiply-accumulates, bytes."""
+    description = describe_file(model)
+    if as_json:
+        click.echo(json.dumps(description, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{model}: {description['name']}, written by {description['producer']}")
+    for heading in ("op", "layers", "kernel", "output", "", "binary MACs", "float MACs", "weight bytes"):
+        table.add_column(heading, justify="right" if heading.endswith(("MACs", "bytes")) else "left", overflow="fold")
+    for op in description["ops"]:
+        numbers = (f"{op[key]:,}" if op[key] else "" for key in ("binary_macs", "float_macs", "weight_bytes"))
+        table.add_row(op["type"], op["name"], op["kernel"], _tensors(op["outputs"]), _details(op), *numbers)
+    console = Console()
+    console.print(table)
+    for label, value in (
+        ("input", _tensors(description["inputs"])),
+        ("output", _tensors(description["outputs"])),
+        ("multiply-accumulates", f"{description['binary_macs']:,} binary, {description['float_macs']:,} float32"),
+        ("file", f"{description['file_bytes']:,} bytes"),
+        ("weights", f"{description['weight_bytes']:,} bytes, {description['ideal_weight_bytes']:,} without padding"),
+        (
+            "activation arena",
+            f"{description['arena_bytes']:,} bytes, at least {description['arena_lower_bound_bytes']:,} live at once",
+        ),
+        ("session", f"{description['session_bytes']:,} bytes with one thread ({description['isa']})"),
+    ):
+        console.print(f"{label + ':':22}{value}", highlight=False)
