@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from larq_clip.cli.quiet import import_tensorflow
+from larq_clip._quiet import import_tensorflow
 from larq_clip.errors import ConversionError
 from larq_clip.files import atomic_write, write_target
 
@@ -24,6 +24,7 @@ def load_keras_model(path: Path):
     if path.is_file() and path.suffix not in (".h5", ".hdf5", ".keras"):
         raise ConversionError(f"{path} has the suffix {path.suffix!r}; accepted are .h5, .hdf5, .keras and a folder")
     import_tensorflow()
+    from larq_clip import layers, quantizers  # noqa: F401  (registers them with Keras)
     from larq_clip._keras import keras
 
     try:

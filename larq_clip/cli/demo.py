@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from larq_clip.cli.quiet import import_tensorflow
-
 
 @click.command()
 @click.option(
@@ -24,7 +22,6 @@ from larq_clip.cli.quiet import import_tensorflow
 )
 def demo(output: Path, full: Path | None) -> None:
     """Train a small binary network in two stages, convert it, run it on the C runtime, compare and report."""
-    import_tensorflow()
     from larq_clip import demo as demo_module
 
     demo_module.run(output, full=full)
