@@ -280,9 +280,7 @@ def find_float_thresholds(channels: int, sign_of: Callable[[NDArray[np.float32]]
     return FloatThresholds(tau.astype(np.float32), found.invert)
 
 
-def bit_max_pool2d(
-    bits: BitArray, axes: tuple[WindowAxis, WindowAxis], invert: BitArray | None = None
-) -> BitArray:
+def bit_max_pool2d(bits: BitArray, axes: tuple[WindowAxis, WindowAxis], invert: BitArray | None = None) -> BitArray:
     """Packed-bit value of the window's largest sign: AND of bits (1 for -1), then xor `invert` per channel.
 
     A max pool between a convolution and the sign of its batch norm: sign(BN(max a)) is this AND over the

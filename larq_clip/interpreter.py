@@ -89,9 +89,7 @@ class Interpreter:
         _native.check(self._lib.lqc_model_load(byref(self._model), address, len(data), byref(error)), error)
         options = _native.Options(min(num_threads, 2**32 - 1), _native.ISAS.index(isa), keep_tensors, profile)
         size = c_size_t()
-        _native.check(
-            self._lib.lqc_session_size(byref(self._model), byref(options), byref(size), byref(error)), error
-        )
+        _native.check(self._lib.lqc_session_size(byref(self._model), byref(options), byref(size), byref(error)), error)
         self.session_bytes = size.value
         self._memory, memory = _native.aligned_buffer(size.value, _native.SESSION_ALIGNMENT)
         status = self._lib.lqc_session_init(
@@ -181,9 +179,7 @@ class Interpreter:
     def _tensor_info(self, index: int) -> TensorInfo:
         raw = _native.TensorInfo()
         self._lib.lqc_model_tensor_info(byref(self._model), index, byref(raw))
-        return TensorInfo(
-            index, raw.name.decode(), _native.DTYPES[raw.dtype], tuple(raw.shape[: raw.rank]), raw.bytes
-        )
+        return TensorInfo(index, raw.name.decode(), _native.DTYPES[raw.dtype], tuple(raw.shape[: raw.rank]), raw.bytes)
 
     def _checked_inputs(self, x: Any) -> list[NDArray[np.float32]]:
         values = list(x) if isinstance(x, list | tuple) and len(self.inputs) > 1 else [x]

@@ -79,7 +79,9 @@ def build(case: Case, epilogue: str) -> tuple[ir.Graph, np.ndarray]:
     window, (out_h, out_w) = ir.Window.place(
         shape, (case.kernel, case.kernel), (case.stride,) * 2, (case.dilation,) * 2, case.padding
     )
-    weights = rng.integers(0, 2, (case.out_channels, case.kernel, case.kernel, case.in_channels // case.groups), np.uint8)
+    weights = rng.integers(
+        0, 2, (case.out_channels, case.kernel, case.kernel, case.in_channels // case.groups), np.uint8
+    )
     images = rng.standard_normal((2, *shape)).astype(np.float32)
     images[rng.random(images.shape) < 0.1] = -0.0
     if case.data != "random":
@@ -186,6 +188,4 @@ def test_reference_equals_larq(case):
     )
     model = keras.Sequential([keras.layers.InputLayer(images.shape[1:]), layer])
     layer.set_weights([arithmetic.bits_to_signs(weights, np.float32).transpose(1, 2, 3, 0)])
-    np.testing.assert_array_equal(
-        ir.evaluate(graph, {"x": images})["out"], model.predict(images, verbose=0)
-    )
+    np.testing.assert_array_equal(ir.evaluate(graph, {"x": images})["out"], model.predict(images, verbose=0))
