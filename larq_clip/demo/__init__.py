@@ -32,7 +32,7 @@ from larq_clip.files import atomic_write, write_target
 if TYPE_CHECKING:
     from larq_clip._keras import keras
 
-EPOCHS = (12, 8)
+EPOCHS = (10, 6)
 SMALLEST_IMAGE = 8
 KERAS_TIMED, RUNTIME_TIMED = 100, 500
 SATURATION = "_saturation"
@@ -147,8 +147,8 @@ def run(
     found["seconds"] = clock.laps()
     atomic_write(folder / "model.lcb", data)
     atomic_write(folder / "model.keras", _saved(model))
-    atomic_write(folder / "training.png", report.draw_curves(found))
     atomic_write(folder / "report.json", (json.dumps(found, indent=2, allow_nan=False) + "\n").encode())
+    atomic_write(folder / "training.png", report.draw_curves(found))
     report.print_table(console, found)
     console.print(f"written to {folder}: {', '.join(FILES)}", highlight=False, soft_wrap=True)
     _require_equality(found, folder)
