@@ -120,7 +120,8 @@ def library() -> ctypes.CDLL:
     version = loaded.lqc_version().decode()
     if version != larq_clip.__version__:
         raise RuntimeLibraryError(
-            f"the C runtime {path} has version {version}, the Python package {larq_clip.__version__}: reinstall larq-clip"
+            f"the C runtime {path} has version {version}, the Python package {larq_clip.__version__}; "
+            "reinstall larq-clip"
         )
     return loaded
 

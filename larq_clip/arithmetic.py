@@ -273,7 +273,7 @@ def float_threshold_bits(x: NDArray[np.float32], thresholds: FloatThresholds) ->
 
 def find_float_thresholds(channels: int, sign_of: Callable[[NDArray[np.float32]], BitArray]) -> FloatThresholds:
     """`find_thresholds` for a monotone function of a finite float32: exact, to the last bit of the threshold."""
-    largest = int(float_order(np.float32(np.finfo(np.float32).max)))
+    largest = int(float_order(np.full((), np.finfo(np.float32).max, np.float32)))
     found = find_thresholds(-largest, largest, channels, lambda order: sign_of(float_from_order(order)))
     tau = float_from_order(np.minimum(found.threshold.astype(np.int64) + 1, largest))
     tau = np.where(found.threshold < -largest, -np.inf, np.where(found.threshold >= largest, np.inf, tau))
