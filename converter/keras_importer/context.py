@@ -79,6 +79,7 @@ class LayerImport:
     def require(self, attribute: str, *accepted: Any) -> Any:
         """The value of an attribute of the layer, which must be among those accepted."""
         value = getattr(self.layer, attribute)
+        value = value.item() if isinstance(value, np.ndarray) else value
         if value not in accepted:
             words = " and ".join(repr(a) for a in accepted)
             raise self.error(f"its {attribute} is {value!r}", f"accepted: {words}")
