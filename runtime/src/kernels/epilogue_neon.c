@@ -8,25 +8,34 @@
 
 enum { LANES_8 = 16, LANES_16 = 8, LANES_32 = 4 };
 
-/* All ones in bytes where 2p + missing >= limit. At most 2K <= 65534: no overflow where c < channels. */
-static inline uint8x16_t reached(const uint16_t *sums, const uint16_t *limits, uint16x8_t missing) {
-  uint16x8_t low = vaddq_u16(vshlq_n_u16(vld1q_u16(sums), 1), missing);
-  uint16x8_t high = vaddq_u16(vshlq_n_u16(vld1q_u16(sums + LANES_16), 1), missing);
-  low = vcgeq_u16(low, vld1q_u16(limits));
-  high = vcgeq_u16(high, vld1q_u16(limits + LANES_16));
-  return vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+/* All ones in bytes where 2p + missing >= limit, that is where p > floor((limit - missing - 1) / 2). UHSUB computes
+   that in 17 bits, and the result, -16384 .. 32767, fits the signed comparison with p <= 32767. */
+LQC_INLINE uint8x16_t reached(const uint16_t *sums, const uint16_t *limits, uint16x8_t missing_and_1) {
+  uint16x8_t half[2];
+  LQC_UNROLL
+  for (uint32_t i = 0; i < 2; ++i) {
+    int16x8_t p = vreinterpretq_s16_u16(vld1q_u16(sums + i * LANES_16));
+    half[i] = vcgtq_s16(p, vreinterpretq_s16_u16(vhsubq_u16(vld1q_u16(limits + i * LANES_16), missing_and_1)));
+  }
+  return vuzp1q_u8(vreinterpretq_u8_u16(half[0]), vreinterpretq_u8_u16(half[1]));
 }
 
 void lqc_threshold_neon(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
-  const uint16x8_t missing_16 = vdupq_n_u16((uint16_t)missing);
-  for (uint32_t c = 0; c < params->channels; c += LQC_WORD_BITS) {
+  const uint16x8_t missing_and_1 = vdupq_n_u16((uint16_t)(missing + 1));
+  const uint16_t *limits = params->limits, *const end = sums + params->channels;
+  const uint64_t *invert = params->invert;
+  for (; sums < end; sums += LQC_WORD_BITS, limits += LQC_WORD_BITS) {
     uint8x16_t mask[4];
     LQC_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
-      mask[i] = reached(sums + c + i * LANES_8, params->limits + c + i * LANES_8, missing_16);
+      mask[i] = reached(sums + i * LANES_8, limits + i * LANES_8, missing_and_1);
     }
-    uint64_t word = lqc_pack_bits_neon(mask[0], mask[1], mask[2], mask[3]) & lqc_low_mask(params->channels - c);
-    *out++ = params->invert ? word ^ params->invert[c / LQC_WORD_BITS] : word;
+    const ptrdiff_t rest = end - sums;
+    uint64_t word = lqc_pack_bits_neon(mask[0], mask[1], mask[2], mask[3]);
+    if (rest < (ptrdiff_t)LQC_WORD_BITS) {
+      word &= lqc_low_mask((uint32_t)rest);
+    }
+    *out++ = invert ? word ^ *invert++ : word;
   }
 }
 
