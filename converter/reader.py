@@ -15,8 +15,11 @@ from larq_clip.errors import ModelFileError
 
 # What the generated accessors and NumPy raise on offsets and numbers that make no sense.
 _BROKEN = (struct.error, ValueError, TypeError, IndexError, KeyError, OverflowError, AttributeError, AssertionError)
+# Slots of string fields: 4 + 2 * the field's position in the schema's table.
+_FIRST, _MODEL_PRODUCER, _MODEL_NAME = 4, 6, 8
 MAX_TENSOR_RANK = 3
 MAX_CONSTANT_RANK = 4
+SIZE_MULTIPLE = 8  # a FlatBuffer is padded to the alignment of its largest scalar
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ def read_model(data: bytes) -> ModelFile:
             f"not a larq_clip model file: {len(data)} bytes, identifier {data[4:8]!r}; accepted is "
             f"{codec.IDENTIFIER!r} at byte 4. Make one with larq_clip.convert_keras_model"
         )
+    if len(data) % SIZE_MULTIPLE:
+        raise ModelFileError(
+            f"the model file is cut off: it has {len(data)} bytes, not a multiple of {SIZE_MULTIPLE}. "
+            "Copy or convert it again"
+        )
     try:
         return _read(data)
     except ModelFileError:
@@ -85,7 +93,7 @@ def _read(data: bytes) -> ModelFile:
     ops = [_op(_table(model, "Ops", i), names, constants) for i in range(_count(model, "Ops"))]
     inputs = [_at(names, i, "an input") for i in _vector(model, "Inputs")]
     outputs = [_at(names, i, "an output") for i in _vector(model, "Outputs")]
-    graph = ir.Graph.build(_text(model.Name()), tensors, ops, inputs, outputs)
+    graph = ir.Graph.build(_text(model, _MODEL_NAME), tensors, ops, inputs, outputs)
     if len(graph.ops) != len(ops) or len(graph.tensors) != len(tensors):
         raise ModelFileError("the model file has ops or tensors that no output needs; convert the model again")
     if any(a is not b for a, b in zip(graph.ops, ops, strict=True)):
@@ -93,7 +101,7 @@ def _read(data: bytes) -> ModelFile:
     spec.check(graph, lowered=True)
     offsets = {name: table.Offset() for name, table in zip(names, tables, strict=True)}
     memory.check(graph, offsets, model.ArenaBytes())
-    return ModelFile(graph, offsets, model.ArenaBytes(), _text(model.Producer()), len(data))
+    return ModelFile(graph, offsets, model.ArenaBytes(), _text(model, _MODEL_PRODUCER), len(data))
 
 
 def _count(table: Any, field: str) -> int:
@@ -111,8 +119,17 @@ def _vector(table: Any, field: str) -> list[int]:
     return [getattr(table, field)(i) for i in range(_count(table, field))]
 
 
-def _text(text: bytes | None) -> str:
-    return (text or b"").decode("utf-8")
+def _text(table: Any, slot: int) -> str:
+    """A string field; unlike the generated accessor this refuses a string that the end of the file cuts off."""
+    tab = table._tab
+    field = tab.Offset(slot)
+    if field == 0:
+        return ""
+    start, length = tab.Vector(field), tab.VectorLen(field)
+    text = bytes(tab.Bytes[start : start + length + 1])
+    if len(text) != length + 1 or text[-1] != 0:
+        raise ModelFileError("the model file is damaged or cut off: a name has no end. Convert the model again")
+    return text[:-1].decode("utf-8")
 
 
 def _at(items: list, index: int, what: str) -> Any:
@@ -134,11 +151,11 @@ def _tensor(table: Any) -> ir.Tensor:
     if number not in (0, 1, shape[-1]):
         raise ModelFileError(f"a tensor of shape {shape} has {number} fraction bits; accepted are 0, 1 and {shape[-1]}")
     fraction_bits = table.FractionBitsAsNumpy().tolist() if number else ()
-    return ir.Tensor(_text(table.Name()), ir.DType(table.Dtype()), shape, tuple(fraction_bits))
+    return ir.Tensor(_text(table, _FIRST), ir.DType(table.Dtype()), shape, tuple(fraction_bits))
 
 
 def _op(table: Any, tensors: list[str], constants: list[Any]) -> ir.Op:
-    name = _text(table.Name())
+    name = _text(table, _FIRST)
     op_type = codec.OP_BY_TAG.get(table.ParamsType())
     if op_type is None:
         raise ModelFileError(

@@ -17,10 +17,10 @@ def describe(model: ir.Graph | bytes) -> dict[str, Any]:
     Returns:
         ``name``, ``producer``, ``ops`` (a list, in order of execution), and totals: ``file_bytes``, ``weight_bytes``
         (constants as stored), ``ideal_weight_bytes`` (1 bit a binary number, 4 bytes a float, without rounding up to
-        words), ``arena_bytes``, ``arena_lower_bound_bytes`` (the largest sum of tensors live at once), ``binary_macs`` and
-        ``float_macs`` of one image. Of each op: ``name``, ``type``, ``inputs`` and ``outputs`` (name, dtype, shape),
-        ``epilogue``, ``clip_limit`` and ``step`` (binary convolutions), ``binary_macs``, ``float_macs``,
-        ``weight_bytes``, ``threshold_dtype``, and ``constant_channels``, the share of channels whose sign is the same
+        words), ``arena_bytes``, ``arena_lower_bound_bytes`` (the largest sum of tensors live at once),
+        ``binary_macs`` and ``float_macs`` of one image. Of each op: ``name``, ``type``, ``inputs`` and ``outputs``
+        (name, dtype, shape), ``epilogue``, ``clip_limit`` and ``step`` (binary convolutions), ``binary_macs``,
+        ``float_macs``, ``weight_bytes``, ``threshold_dtype``, and ``constant_channels``, the share of channels whose sign is the same
         for every input. What does not apply is None.
 
     Raises:

@@ -185,7 +185,7 @@ def _with_pools(
     """
     pools = [op for op in chain.ops if isinstance(op, ir.MaxPool2D)]
     before = [op for op in chain.ops[: chain.ops.index(pools[0])]] if pools else list(chain.ops)
-    swallowed = [*([first] if isinstance(first, ir.BinaryConv2D) else []), *before]
+    swallowed = [op for op in (chain.conv, chain.clip, *before) if op is not None]
     name = ir.join_names(*swallowed) if swallowed else chain.sign.name
     bits = graph.result(chain.sign)
     added: list[Op] = []
