@@ -25,6 +25,10 @@ def predict(model, *inputs):
     return np.asarray(model([tf.constant(x) for x in inputs] if len(inputs) > 1 else tf.constant(inputs[0])))
 
 
+def sign():
+    return {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+
+
 def single(layer, shape=(6, 6, 8)):
     return keras.Sequential([keras.layers.InputLayer(shape), layer], name="single")
 
@@ -32,7 +36,11 @@ def single(layer, shape=(6, 6, 8)):
 # ---- Which layers are binary ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quantizer", ["ste_sign", "approx_sign", "swish_sign", lambda x: tf.where(x < 0, -1.0, 1.0)])
+def hand_written_sign(x):
+    return tf.where(x < 0, -1.0, 1.0)
+
+
+@pytest.mark.parametrize("quantizer", ["ste_sign", "approx_sign", "swish_sign", hand_written_sign])
 def test_signs_are_binary(quantizer):
     layer = lq.layers.QuantConv2D(3, 3, input_quantizer=quantizer, kernel_quantizer=quantizer, name="conv")
     model = single(layer)
@@ -65,7 +73,7 @@ def heaviside_of_large(x):
 def test_what_produces_other_values_is_not_binary(quantizer, place):
     for layer in (lq.layers.QuantConv2D, layers.QuantDense):
         size = (4, 3) if layer is lq.layers.QuantConv2D else (4,)
-        model = single(layer(*size, **{"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", place: quantizer}))
+        model = single(layer(*size, **{**sign(), place: quantizer}))
         assert binary_layers(model) == []
         with pytest.raises(ValueError, match="model 'single' has no binary layer"):
             clip_model(model)
@@ -108,13 +116,13 @@ def test_asking_leaves_metrics_alone():
 
 def test_copy_has_the_same_names_weights_and_predictions(build_network, images):
     model = build_network()
-    copy = clip_model(model, bits=5, step=2)
+    copy = clip_model(model, bits=4, step=2)
     assert names(copy.layers) == names(model.layers) and copy.name == model.name
     assert [w.name for w in copy.weights] == [w.name for w in model.weights]
     for ours, theirs in zip(copy.get_weights(), model.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
     assert names(layer for layer in copy.layers if type(layer).__module__ == "larq_clip.layers") == CLIPPED
-    assert [(clip.bits, clip.step) for clip in accumulator_clips(copy).values()] == [(5, 2)] * 3
+    assert [(clip.bits, clip.step) for clip in accumulator_clips(copy).values()] == [(4, 2)] * 3
     clipped = predict(copy, images)
     assert np.any(clipped != predict(model, images))
     set_clipping(copy, False)
@@ -163,18 +171,13 @@ def test_trainable_flags_and_metrics_are_copied(build_network):
     assert (copied.trainable, *(layer.trainable for layer in copied.layers)) == (False, False, True)
 
 
-def sign():
-    return {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
-
-
 def test_weights_of_the_unclipped_model_load_by_order_and_by_name(build_network, images, tmp_path):
     model = build_network()
     for weight in model.weights:
         weight.assign(weight + 0.01)
     model.save_weights(tmp_path / "weights.h5")
     expected = predict(clip_model(model, bits=4), images)
-    fresh = {"by_order": False, "by_name": True}
-    for by_name in fresh.values():
+    for by_name in (False, True):
         clipped = clip_model(build_network(), bits=4)
         assert np.any(predict(clipped, images) != expected)  # built, so that the clip has its variables
         clipped.load_weights(tmp_path / "weights.h5", by_name=by_name)
@@ -221,15 +224,16 @@ def test_shared_layers_several_inputs_and_outputs():
     got = copy([tf.constant(t) for t in x])
     np.testing.assert_array_equal(got[0], o + bias_2)
     np.testing.assert_array_equal(got[1], s[0] + bias)
-    assert steps(clip_model(model, 3, "auto", calibration_data={"a": x[0], "b": x[1]})) == {"shared": 8, "out": 2}
-    batches = [[x[0], x[1]], ([x[0], x[1]], None)]
-    assert steps(clip_model(model, 3, "auto", calibration_data=batches)) == {"shared": 8, "out": 2}
+    x[1][:, :] = np.where(kernel[:, 0] < 0, -1, 1)  # one accumulator of the second call is 20
+    for data in ({"a": x[0], "b": x[1]}, [[x[0], x[1]], ([x[0], x[1]], None)]):
+        assert steps(clip_model(model, 3, "auto", calibration_data=data))["shared"] == 8
 
 
 def nested():
     inner_in = keras.Input((20,))
     inner = keras.Model(inner_in, lq.layers.QuantDense(20, **sign(), name="dense")(inner_in), name="inner")
-    tail = keras.Sequential([keras.layers.InputLayer((20,)), lq.layers.QuantDense(4, **sign(), name="dense")], name="tail")
+    last = lq.layers.QuantDense(4, **sign(), name="dense")
+    tail = keras.Sequential([keras.layers.InputLayer((20,)), last], name="tail")
     x = keras.Input((20,))
     return keras.Model(x, tail(inner(inner(x))), name="outer")
 
@@ -271,7 +275,7 @@ def test_restricted_to_layers(build_network):
     assert list(accumulator_clips(copy)) == ["conv_2", "dense"]
     assert type(copy.get_layer("conv_1")) is lq.layers.QuantConv2D
     again = clip_model(copy, bits=4)  # clips what is left, and keeps the others
-    assert {name: clip.bits for name, clip in accumulator_clips(again).items()} == {"conv_1": 4, "conv_2": 8, "dense": 8}
+    assert [clip.bits for clip in accumulator_clips(again).values()] == [4, 8, 8]
     with pytest.raises(ValueError, match="all binary layers of model 'network' have an accumulator_quantizer already"):
         clip_model(again)
     with pytest.raises(ValueError, match="layer 'conv_2' has an accumulator_quantizer already"):
@@ -283,7 +287,7 @@ def test_restricted_to_layers(build_network):
     [
         (["conv_9"], r"layers holds 'conv_9', which is not in model 'network'; its layers are \['conv_1'"),
         ([lq.layers.QuantDense(1, name="stranger")], "layers holds the layer 'stranger', which is not in model"),
-        (["norm_1"], r"layer 'norm_1' \(BatchNormalization\) is not a binary .* binary are \['conv_1', 'conv_2', 'dense'\]"),
+        (["norm_1"], r"'norm_1' \(BatchNormalization\) is not a binary .* binary are \['conv_1', 'conv_2', 'dense'\]"),
         ([], "layers is empty"),
     ],
 )
@@ -307,7 +311,7 @@ def test_binary_layers_of_other_kinds_are_not_skipped_silently():
         return keras.Model(x, lq.layers.QuantDense(3, **sign(), name="fine")(y))
 
     for layer, message in (
-        (lq.layers.QuantConv1D(8, 3, **sign(), name="odd"), "layer 'odd' is a binary QuantConv1D, which cannot be clipped"),
+        (lq.layers.QuantConv1D(8, 3, **sign(), name="odd"), "'odd' is a binary QuantConv1D, which cannot be clipped"),
         (MyDense(8, **sign(), name="odd"), "layer 'odd' is a binary MyDense"),
         (
             keras.layers.TimeDistributed(lq.layers.QuantDense(8, **sign(), name="core"), name="odd"),
@@ -327,9 +331,7 @@ def test_binary_layers_of_other_kinds_are_not_skipped_silently():
 class Subclassed(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.dense = lq.layers.QuantDense(3, **sign(), accumulator_quantizer=None) if False else layers.QuantDense(
-            3, **sign(), accumulator_quantizer="accumulator_clip", name="own"
-        )
+        self.dense = layers.QuantDense(3, **sign(), accumulator_quantizer="accumulator_clip", name="own")
 
     def call(self, inputs):
         return self.dense(inputs)
@@ -338,7 +340,7 @@ class Subclassed(keras.Model):
 def test_subclassed_models_are_refused_but_can_be_switched():
     model = Subclassed(name="mine")
     model(tf.ones((1, 4)))
-    with pytest.raises(ValueError, match=r"model 'mine' is a subclassed model \(Subclassed\).*functional and Sequential"):
+    with pytest.raises(ValueError, match=r"model 'mine' is a subclassed model \(Subclassed\).*functional"):
         clip_model(model)
     set_clipping(model, False)
     assert not model.dense.accumulator_quantizer.enabled
@@ -405,12 +407,12 @@ def expected_step(a, bits, percentile):
     return step
 
 
-@pytest.mark.parametrize("bits, percentile", [(8, 99.99), (5, 99.99), (4, 100), (4, 90), (3, 50), (2, 10)])
+@pytest.mark.parametrize("bits, percentile", [(8, 99.99), (5, 99.99), (4, 100), (3, 50)])
 def test_auto_is_the_smallest_step_that_covers_the_raw_accumulators(build_network, images, bits, percentile):
     model = build_network()
     raw = keras.Model(model.inputs, [model.get_layer(name).output for name in CLIPPED])(images)  # no bias, activation
     expected = {name: expected_step(a.numpy(), bits, percentile) for name, a in zip(CLIPPED, raw)}
-    assert bits == 8 or len(set(expected.values())) > 1
+    assert (max(expected.values()) > 1) == (bits < 8)
     copy = clip_model(model, bits, "auto", calibration_data=images, percentile=percentile)
     assert steps(copy) == expected
 
@@ -428,7 +430,7 @@ def test_auto_ignores_bias_and_activation():
 def test_auto_accepts_every_kind_of_data(build_network, images, labels):
     model = build_network()
     expected = steps(clip_model(model, 4, "auto", calibration_data=images))
-    assert len(set(expected.values())) > 1
+    assert min(expected.values()) > 1
 
     class Sequence(keras.utils.Sequence):
         def __len__(self):
