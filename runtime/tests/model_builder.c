@@ -1,0 +1,308 @@
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "model_builder.h"
+
+/* ---- Describing ----------------------------------------------------------------------------------------------- */
+
+void model_start(built_model *m) {
+  memset(m, 0, sizeof(*m));
+  m->version = LQC_FORMAT_VERSION;
+}
+
+uint32_t add_tensor(built_model *m, const char *name, lqc_dtype dtype, uint32_t height, uint32_t width,
+                    uint32_t channels) {
+  uint32_t index = m->tensor_count++, shape[3] = {height, width, channels};
+  m->tensors[index].name = name;
+  m->tensors[index].dtype = (uint8_t)dtype;
+  m->tensors[index].rank = height ? 3 : 1;
+  memcpy(m->tensors[index].shape, height ? shape : shape + 2, height ? 12 : 4);
+  m->tensors[index].offset = m->arena_bytes;
+  size_t bytes = lqc_array_bytes(dtype, m->tensors[index].shape, m->tensors[index].rank);
+  m->arena_bytes += (bytes + 63) / 64 * 64;
+  return index;
+}
+
+int32_t add_constant(built_model *m, lqc_dtype dtype, uint32_t rank, const uint32_t *shape, const void *data) {
+  uint32_t index = m->constant_count++;
+  m->constants[index].dtype = (uint8_t)dtype;
+  m->constants[index].rank = rank;
+  memcpy(m->constants[index].shape, shape, rank * sizeof(uint32_t));
+  m->constants[index].bytes = lqc_array_bytes(dtype, shape, rank);
+  m->constants[index].data = calloc(1, m->constants[index].bytes);
+  if (data) {
+    memcpy(m->constants[index].data, data, m->constants[index].bytes);
+  }
+  return (int32_t)index;
+}
+
+int32_t add_random_bits(built_model *m, uint32_t rank, const uint32_t *shape, uint64_t *seed) {
+  int32_t index = add_constant(m, LQC_BIT, rank, shape, NULL);
+  uint64_t *words = (uint64_t *)(void *)m->constants[index].data;
+  uint32_t channels = shape[rank - 1], per_pixel = lqc_words(channels);
+  for (size_t i = 0; i < m->constants[index].bytes / 8; ++i) {
+    uint64_t mask = i % per_pixel == per_pixel - 1 && channels % 64 ? ((uint64_t)1 << channels % 64) - 1 : ~(uint64_t)0;
+    words[i] = random_u64(seed) & mask;
+  }
+  return index;
+}
+
+int32_t add_random_floats(built_model *m, uint32_t rank, const uint32_t *shape, uint64_t *seed) {
+  int32_t index = add_constant(m, LQC_FLOAT32, rank, shape, NULL);
+  float *values = (float *)(void *)m->constants[index].data;
+  for (size_t i = 0; i < m->constants[index].bytes / 4; ++i) {
+    values[i] = ((float)random_below(seed, 65) - 32.0f) / 8.0f;
+  }
+  return index;
+}
+
+lqc_op make_op(lqc_op_kind kind, const char *name, uint32_t input, uint32_t output) {
+  return (lqc_op){.name = name,
+                  .kind = kind,
+                  .input = input,
+                  .output = output,
+                  .window = {1, 1, 1, 1, 1, 1, 0, 0},
+                  .groups = 1,
+                  .weights = -1,
+                  .thresholds = -1,
+                  .invert = -1,
+                  .multiplier = -1,
+                  .offset = -1,
+                  .bias = -1};
+}
+
+uint32_t add_op(built_model *m, lqc_op op) {
+  m->ops[m->op_count].op = op;
+  m->ops[m->op_count].input_count = 1;
+  m->ops[m->op_count].output_count = 1;
+  return m->op_count++;
+}
+
+void model_end(built_model *m) {
+  for (uint32_t i = 0; i < m->constant_count; ++i) {
+    free(m->constants[i].data);
+  }
+}
+
+/* ---- Writing: parents before children, since offsets point forward ---------------------------------------------- */
+
+typedef struct writer {
+  uint8_t *data;
+  size_t size, room;
+} writer;
+
+static void reserve(writer *w, size_t size) {
+  if (size > w->room) {
+    w->room = 2 * size + 1024;
+    uint8_t *grown = aligned_alloc(64, (w->room + 63) / 64 * 64);
+    memset(grown, 0, w->room);
+    if (w->data) {
+      memcpy(grown, w->data, w->size);
+      free(w->data);
+    }
+    w->data = grown;
+  }
+  w->size = size;
+}
+
+static void put(writer *w, size_t place, const void *value, size_t bytes) { memcpy(w->data + place, value, bytes); }
+static void put_u32(writer *w, size_t place, uint32_t value) { put(w, place, &value, 4); }
+static void link_here(writer *w, size_t field, size_t target) { put_u32(w, field, (uint32_t)(target - field)); }
+
+#define MAX_FIELDS 12
+
+typedef struct table {
+  size_t at, fields[MAX_FIELDS]; /* places in the file; 0 where absent */
+} table;
+
+/* sizes[i] bytes for field i, 0: absent. Structs of 32 bytes are aligned to 4. */
+static table put_table(writer *w, size_t link, uint32_t count, const uint8_t *sizes) {
+  table t = {0};
+  size_t vtable = (w->size + 7) / 8 * 8;
+  size_t start = (vtable + 4 + 2 * count + 7) / 8 * 8;
+  size_t end = start + 4;
+  reserve(w, start + 4);
+  for (uint32_t i = 0; i < count; ++i) {
+    if (sizes[i]) {
+      size_t alignment = sizes[i] > 8 ? 4 : sizes[i];
+      t.fields[i] = (end + alignment - 1) / alignment * alignment;
+      end = t.fields[i] + sizes[i];
+    }
+  }
+  reserve(w, end);
+  uint16_t header[2] = {(uint16_t)(4 + 2 * count), (uint16_t)(end - start)};
+  put(w, vtable, header, 4);
+  for (uint32_t i = 0; i < count; ++i) {
+    uint16_t offset = t.fields[i] ? (uint16_t)(t.fields[i] - start) : 0;
+    put(w, vtable + 4 + 2 * i, &offset, 2);
+  }
+  put_u32(w, start, (uint32_t)(start - vtable));
+  link_here(w, link, start);
+  t.at = start;
+  return t;
+}
+
+/* Returns the place of the first element, a multiple of `alignment` plus `misalignment`. */
+static size_t put_vector(writer *w, size_t link, uint32_t count, size_t element_bytes, size_t alignment,
+                         size_t misalignment, const void *elements) {
+  size_t first = (w->size + 4 + alignment - 1) / alignment * alignment + misalignment;
+  reserve(w, first + count * element_bytes);
+  put_u32(w, first - 4, count);
+  if (elements && count) {
+    put(w, first, elements, count * element_bytes);
+  }
+  link_here(w, link, first - 4);
+  return first;
+}
+
+static void put_string(writer *w, size_t link, const char *text) {
+  put_vector(w, link, (uint32_t)strlen(text), 1, 4, 0, text);
+  reserve(w, w->size + 1);
+}
+
+static void put_i32(writer *w, size_t place, int32_t value) { put(w, place, &value, 4); }
+
+static void put_params(writer *w, size_t link, const lqc_op *op) {
+  static const uint8_t bconv[] = {32, 4, 1, 4, 4, 1, 1, 4, 4, 4, 4}, window_i32[] = {32, 4}, two_i32[] = {4, 4},
+                       conv[] = {32, 4, 4, 1}, window[] = {32}, affine[] = {4, 4, 1};
+  table t;
+  uint8_t byte;
+  switch (op->kind) {
+    case LQC_OP_BINARY_CONV_2D:
+      t = put_table(w, link, 11, bconv);
+      put_u32(w, t.fields[1], op->groups);
+      put(w, t.fields[2], &op->pad_value, 1);
+      put_i32(w, t.fields[3], op->weights);
+      put_u32(w, t.fields[4], op->clip_limit);
+      put(w, t.fields[5], &op->step_log2, 1);
+      byte = (uint8_t)op->epilogue;
+      put(w, t.fields[6], &byte, 1);
+      put_i32(w, t.fields[7], op->thresholds);
+      put_i32(w, t.fields[8], op->invert);
+      put_i32(w, t.fields[9], op->multiplier);
+      put_i32(w, t.fields[10], op->offset);
+      break;
+    case LQC_OP_BIT_MAX_POOL_2D:
+      t = put_table(w, link, 2, window_i32);
+      put_i32(w, t.fields[1], op->invert);
+      break;
+    case LQC_OP_BITPACK:
+      t = put_table(w, link, 2, two_i32);
+      put_i32(w, t.fields[0], op->thresholds);
+      put_i32(w, t.fields[1], op->invert);
+      return;
+    case LQC_OP_CONV_2D:
+      t = put_table(w, link, 4, conv);
+      put_i32(w, t.fields[1], op->weights);
+      put_i32(w, t.fields[2], op->bias);
+      byte = (uint8_t)op->activation;
+      put(w, t.fields[3], &byte, 1);
+      break;
+    case LQC_OP_MAX_POOL_2D:
+    case LQC_OP_AVERAGE_POOL_2D:
+      t = put_table(w, link, 1, window);
+      break;
+    case LQC_OP_AFFINE:
+      t = put_table(w, link, 3, affine);
+      put_i32(w, t.fields[0], op->multiplier);
+      put_i32(w, t.fields[1], op->offset);
+      byte = (uint8_t)op->activation;
+      put(w, t.fields[2], &byte, 1);
+      return;
+    default:
+      put_table(w, link, 0, NULL);
+      return;
+  }
+  put(w, t.fields[0], &op->window, 32);
+}
+
+static void put_tensor(writer *w, size_t link, const built_model *m, uint32_t i) {
+  const uint8_t fractions = m->tensors[i].fraction_count ? 4 : 0;
+  const uint8_t sizes[] = {4, 1, 4, fractions, 8};
+  table t = put_table(w, link, 5, sizes);
+  put(w, t.fields[1], &m->tensors[i].dtype, 1);
+  put(w, t.fields[4], &m->tensors[i].offset, 8);
+  put_string(w, t.fields[0], m->tensors[i].name);
+  put_vector(w, t.fields[2], m->tensors[i].rank, 4, 4, 0, m->tensors[i].shape);
+  if (fractions) {
+    put_vector(w, t.fields[3], m->tensors[i].fraction_count, 1, 4, 0, m->tensors[i].fraction_bits);
+  }
+}
+
+static void put_constant(writer *w, size_t link, const built_model *m, uint32_t i) {
+  static const uint8_t sizes[] = {1, 4, 4};
+  table t = put_table(w, link, 3, sizes);
+  put(w, t.fields[0], &m->constants[i].dtype, 1);
+  put_vector(w, t.fields[1], m->constants[i].rank, 4, 4, 0, m->constants[i].shape);
+  put_vector(w, t.fields[2], (uint32_t)m->constants[i].bytes, 1, 16, m->constants[i].misalignment,
+             m->constants[i].data);
+}
+
+static void put_op(writer *w, size_t link, const built_model *m, uint32_t i) {
+  const uint8_t params = m->ops[i].no_params ? 0 : 4;
+  const uint8_t sizes[] = {4, 4, 4, 1, params};
+  const lqc_op *op = &m->ops[i].op;
+  uint32_t inputs[4] = {op->input, op->input, op->input, op->input};
+  uint32_t outputs[4] = {op->output, op->output, op->output, op->output};
+  table t = put_table(w, link, 5, sizes);
+  uint8_t kind = (uint8_t)op->kind;
+  put(w, t.fields[3], &kind, 1);
+  put_string(w, t.fields[0], op->name);
+  put_vector(w, t.fields[1], m->ops[i].input_count, 4, 4, 0, inputs);
+  put_vector(w, t.fields[2], m->ops[i].output_count, 4, 4, 0, outputs);
+  if (params) {
+    put_params(w, t.fields[4], op);
+  }
+}
+
+built_file build_file(const built_model *m) {
+  static const uint8_t sizes[] = {4, 4, 4, 4, 4, 4, 4, 4, 8};
+  writer w = {0};
+  reserve(&w, 8);
+  put(&w, 4, "LCB1", 4);
+  table t = put_table(&w, 0, 9, sizes);
+  put_u32(&w, t.fields[0], m->version);
+  put(&w, t.fields[8], &m->arena_bytes, 8);
+  put_string(&w, t.fields[1], "C tests");
+  put_string(&w, t.fields[2], "model");
+  put_vector(&w, t.fields[6], m->input_count, 4, 4, 0, m->inputs);
+  put_vector(&w, t.fields[7], m->output_count, 4, 4, 0, m->outputs);
+  size_t tensors = put_vector(&w, t.fields[3], m->tensor_count, 4, 4, 0, NULL);
+  size_t constants = put_vector(&w, t.fields[4], m->constant_count, 4, 4, 0, NULL);
+  size_t ops = put_vector(&w, t.fields[5], m->op_count, 4, 4, 0, NULL);
+  for (uint32_t i = 0; i < m->tensor_count; ++i) {
+    put_tensor(&w, tensors + 4 * i, m, i);
+  }
+  for (uint32_t i = 0; i < m->op_count; ++i) {
+    put_op(&w, ops + 4 * i, m, i);
+  }
+  for (uint32_t i = 0; i < m->constant_count; ++i) {
+    put_constant(&w, constants + 4 * i, m, i);
+  }
+  return (built_file){w.data, w.size};
+}
+
+uint8_t *exact_copy(const uint8_t *data, size_t size) {
+  void *copy = NULL;
+  if (posix_memalign(&copy, LQC_FILE_ALIGNMENT, size ? size : 1) != 0) {
+    FAIL("no memory");
+  }
+  memcpy(copy, data, size);
+  return copy;
+}
+
+test_session open_session(const built_model *m, const lqc_options *options) {
+  test_session s = {.file = build_file(m)};
+  lqc_error error;
+  size_t bytes;
+  EXPECT(lqc_model_load(&s.model, s.file.data, s.file.size, &error) == LQC_OK, "%s", error.message);
+  EXPECT(lqc_session_size(&s.model, options, &bytes, &error) == LQC_OK, "%s", error.message);
+  EXPECT(posix_memalign(&s.memory, LQC_ALIGNMENT, bytes) == 0, "%zu bytes", bytes);
+  memset(s.memory, 0xa5, bytes);
+  EXPECT(lqc_session_init(&s.session, &s.model, options, s.memory, bytes, &error) == LQC_OK, "%s", error.message);
+  return s;
+}
+
+void close_session(test_session *s) {
+  lqc_session_destroy(s->session);
+  free(s->memory);
+  free(s->file.data);
+}
