@@ -20,8 +20,8 @@ def describe(model: ir.Graph | bytes) -> dict[str, Any]:
         words), ``arena_bytes``, ``arena_lower_bound_bytes`` (the largest sum of tensors live at once),
         ``binary_macs`` and ``float_macs`` of one image. Of each op: ``name``, ``type``, ``inputs`` and ``outputs``
         (name, dtype, shape), ``epilogue``, ``clip_limit`` and ``step`` (binary convolutions), ``binary_macs``,
-        ``float_macs``, ``weight_bytes``, ``threshold_dtype``, and ``constant_channels``, the share of channels whose sign is the same
-        for every input. What does not apply is None.
+        ``float_macs``, ``weight_bytes``, ``threshold_dtype``, and ``constant_channels``, the share of channels whose
+        sign is the same for every input. What does not apply is None.
 
     Raises:
         larq_clip.ModelFileError: for bytes that are not a model file.
