@@ -42,32 +42,30 @@ def _percent(share: float) -> str:
 def print_table(console: Console, report: Report) -> None:
     """The demo's one table: accuracies, equality, sizes, latencies, saturation."""
     table = Table(title="larq_clip demo", show_header=False, title_justify="left")
-    table.add_column("what", overflow="fold")
+    table.add_column("what", no_wrap=True)
     table.add_column("value", justify="right", overflow="fold")
-    table.add_row("accuracy after stage 1 (not clipped)", _percent(report["stage1_accuracy"]))
-    table.add_row("accuracy after stage 2 (clipped to 8 bits)", _percent(report["stage2_accuracy"]))
+    images = f"{report['test_images']:,}"
+    table.add_row("accuracy after stage 1, not clipped", _percent(report["stage1_accuracy"]))
+    table.add_row("accuracy after stage 2, clipped to 8 bits", _percent(report["stage2_accuracy"]))
     table.add_row(f"accuracy on the runtime ({report['isa']})", _percent(report["runtime_accuracy"]), end_section=True)
-    table.add_row(
-        f"predictions of the runtime that differ from Keras, of {report['test_images']:,}",
-        str(report["differing_predictions"]),
-    )
+    table.add_row("predictions that differ from Keras: runtime", f"{report['differing_predictions']} of {images}")
     table.add_row("  largest difference of a probability", f"{report['largest_difference']:.1e}")
     if report["neon_skipped_reason"] is None:
-        table.add_row("the same for the NEON build under qemu", str(report["neon_differing_predictions"]))
+        table.add_row("the same: NEON build under qemu", f"{report['neon_differing_predictions']} of {images}")
         table.add_row("  largest difference of a probability", f"{report['neon_largest_difference']:.1e}")
     else:
-        table.add_row("the same for the NEON build under qemu", f"not run: {report['neon_skipped_reason']}")
+        table.add_row("the same: NEON build under qemu", f"not run: {report['neon_skipped_reason']}")
     table.add_section()
     table.add_row("file size, model.lcb", f"{report['file_bytes']:,} bytes")
     ratio = report["float32_bytes"] / report["file_bytes"]
-    table.add_row("weights as float32", f"{report['float32_bytes']:,} bytes ({ratio:.1f} times as many)")
+    table.add_row(f"weights as float32, {ratio:.1f} times as many", f"{report['float32_bytes']:,} bytes")
     table.add_section()
     cores = report["machine"]["cores"]
-    table.add_row(f"latency per image, Keras (batches of 1, {cores} cores)", f"{report['keras_ms_per_image']:.3f} ms")
-    table.add_row("latency per image, runtime (1 thread)", f"{report['runtime_ms_per_image']:.3f} ms")
+    table.add_row(f"latency per image: Keras, batch 1, {cores} cores", f"{report['keras_ms_per_image']:.3f} ms")
+    table.add_row("latency per image: runtime, 1 thread", f"{report['runtime_ms_per_image']:.3f} ms")
     table.add_section()
     for layer, share in report["saturation"].items():
-        table.add_row(f"saturated accumulators in the last epoch, {layer}", _percent(share))
+        table.add_row(f"saturated accumulators, last epoch: {layer}", _percent(share))
     console.print(table)
 
 
