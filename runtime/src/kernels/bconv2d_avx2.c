@@ -20,8 +20,8 @@ enum {
   WORDS_A_BYTE = 3, /* each of 16 nibbles adds at most 4 to a byte: 3 * 16 * 4 = 192 <= 255 */
 };
 
-#define ROW(x)                                                                                                         \
-  {BITS(x ^ 0), BITS(x ^ 1), BITS(x ^ 2),  BITS(x ^ 3),  BITS(x ^ 4),  BITS(x ^ 5),  BITS(x ^ 6),  BITS(x ^ 7),        \
+#define ROW(x)                                                                                                  \
+  {BITS(x ^ 0), BITS(x ^ 1), BITS(x ^ 2),  BITS(x ^ 3),  BITS(x ^ 4),  BITS(x ^ 5),  BITS(x ^ 6),  BITS(x ^ 7), \
    BITS(x ^ 8), BITS(x ^ 9), BITS(x ^ 10), BITS(x ^ 11), BITS(x ^ 12), BITS(x ^ 13), BITS(x ^ 14), BITS(x ^ 15)}
 #define BITS(x) (((x) & 1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
 
@@ -38,17 +38,24 @@ static uint32_t vectors_of(uint32_t channels) {
   return lqc_min_u32((channels + LANES - 1) / LANES, MAX_VECTORS);
 }
 
+/* The channel of a byte: bytes 2i and 2i + 1 are channels i and 16 + i, so that widening is a mask and a shift. */
+static uint32_t channel_of(uint32_t lane) {
+  return lane / LANES * LANES + lane % LANES / 2 + lane % 2 * (LANES / 2);
+}
+
 static void pack(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
   uint8_t *out = packed;
   for (uint32_t first = 0; first < out_channels; first += BLOCK) {
-    uint32_t vectors = vectors_of(out_channels - first);
+    const uint32_t lanes = vectors_of(out_channels - first) * LANES;
     for (uint32_t word = 0; word < filter_words; ++word) {
-      for (uint32_t nibble = 0; nibble < NIBBLES; ++nibble) {
-        for (uint32_t lane = 0; lane < vectors * LANES; ++lane) {
-          /* Bytes 2i and 2i + 1 are channels i and 16 + i: widening is then a mask and a shift, in channel order. */
-          uint32_t c = first + lane / LANES * LANES + lane % LANES / 2 + lane % 2 * (LANES / 2);
-          uint64_t w = c < out_channels ? filters[(size_t)c * filter_words + word] : 0;
-          *out++ = (uint8_t)(w >> (4 * nibble) & 15);
+      uint64_t w[BLOCK];
+      for (uint32_t lane = 0; lane < lanes; ++lane) {
+        uint32_t c = first + channel_of(lane);
+        w[lane] = c < out_channels ? filters[(size_t)c * filter_words + word] : 0;
+      }
+      for (uint32_t nibble = 0; nibble < NIBBLES; ++nibble, out += lanes) {
+        for (uint32_t lane = 0; lane < lanes; ++lane) {
+          out[lane] = (uint8_t)(w[lane] >> (4 * nibble) & 15);
         }
       }
     }
