@@ -135,7 +135,7 @@ def test_a_differing_prediction_is_a_failure_and_full_sets_are_read(tmp_path, mo
     assert found["neon_differing_predictions"] is None and found["neon_skipped_reason"] == "not wanted in this test"
     printed = capsys.readouterr().out
     assert "epoch  2/2  clipped" in printed and "accuracy after stage 1" in printed
-    assert "not run: not wanted" in printed
+    assert "not run:" in printed
 
 
 @pytest.mark.parametrize(
