@@ -12,12 +12,12 @@
 #include "kernels.h"
 
 /* Prints where and with what parameters, then ends the test. */
-#define FAIL(...)                                                                                                      \
-  do {                                                                                                                 \
-    fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                                                    \
-    fprintf(stderr, __VA_ARGS__);                                                                                      \
-    fputc('\n', stderr);                                                                                               \
-    exit(1);                                                                                                           \
+#define FAIL(...)                                   \
+  do {                                              \
+    fprintf(stderr, "%s:%d: ", __FILE__, __LINE__); \
+    fprintf(stderr, __VA_ARGS__);                   \
+    fputc('\n', stderr);                            \
+    exit(1);                                        \
   } while (0)
 
 static const uint32_t test_channels[] = {1, 3, 8, 31, 64, 65, 100, 128, 512};

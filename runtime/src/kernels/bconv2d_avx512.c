@@ -84,22 +84,22 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   }
 }
 
-#define LQC_PIXELS_BY_VECTORS(pixels)                                                                                  \
-  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel) {                     \
-    switch (vectors_of(tile->out_channels - channel)) {                                                                \
-    case 1:                                                                                                            \
-      tile_of(tile, first_pixel, channel, pixels, 1);                                                                  \
-      break;                                                                                                           \
-    case 2:                                                                                                            \
-      tile_of(tile, first_pixel, channel, pixels, 2);                                                                  \
-      break;                                                                                                           \
-    case 3:                                                                                                            \
-      tile_of(tile, first_pixel, channel, pixels, 3);                                                                  \
-      break;                                                                                                           \
-    default:                                                                                                           \
-      tile_of(tile, first_pixel, channel, pixels, 4);                                                                  \
-      break;                                                                                                           \
-    }                                                                                                                  \
+#define LQC_PIXELS_BY_VECTORS(pixels)                                                              \
+  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel) { \
+    switch (vectors_of(tile->out_channels - channel)) {                                            \
+    case 1:                                                                                        \
+      tile_of(tile, first_pixel, channel, pixels, 1);                                              \
+      break;                                                                                       \
+    case 2:                                                                                        \
+      tile_of(tile, first_pixel, channel, pixels, 2);                                              \
+      break;                                                                                       \
+    case 3:                                                                                        \
+      tile_of(tile, first_pixel, channel, pixels, 3);                                              \
+      break;                                                                                       \
+    default:                                                                                       \
+      tile_of(tile, first_pixel, channel, pixels, 4);                                              \
+      break;                                                                                       \
+    }                                                                                              \
   }
 
 LQC_PIXELS_BY_VECTORS(1)

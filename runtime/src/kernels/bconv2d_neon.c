@@ -44,9 +44,9 @@ LQC_INLINE uint8x16_t load_word_twice(const uint8_t *from) {
    instruction holds the next pixel's input, which its work needs, back until the counts of this pixel's four pairs of
    filters, and the sums of the pixel before, are there. So the last levels of one tree overlap with the XORs of the
    next pixel, as an in-order core needs it, and no more than that is alive at a time. */
-#define LQC_HOLD_BACK(next_input, pairs, sum_before)                                                                   \
-  __asm__ volatile(""                                                                                                  \
-                   : "+w"(next_input)                                                                                  \
+#define LQC_HOLD_BACK(next_input, pairs, sum_before) \
+  __asm__ volatile(""                                \
+                   : "+w"(next_input)                \
                    : "w"((pairs)[0]), "w"((pairs)[1]), "w"((pairs)[2]), "w"((pairs)[3]), "w"(sum_before))
 
 /* Byte counts of four pairs of filters, 8 bytes a filter, added to the sums of eight. */
@@ -140,10 +140,10 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   }
 }
 
-#define LQC_TILES(pixels)                                                                                              \
-  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel,                       \
-                             uint32_t channel_end) {                                                                   \
-    tile_of(tile, first_pixel, channel, channel_end, pixels);                                                          \
+#define LQC_TILES(pixels)                                                                        \
+  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel, \
+                             uint32_t channel_end) {                                             \
+    tile_of(tile, first_pixel, channel, channel_end, pixels);                                    \
   }
 
 LQC_TILES(1)

@@ -40,14 +40,15 @@ void lqc_threshold_neon(uint64_t *out, const uint16_t *sums, uint32_t missing, c
 }
 
 /* Clipped to int8. SQRSHL shifts right with rounding half up where the shift is negative, left with saturation where
-   it is positive; its rounding does not overflow. SQXTN saturates to -128 too, so the limits come after it. */
-static inline int8x8_t clipped(const uint16_t *sums, int16x8_t k, int16x8_t shift) {
-  int16x8_t a = vsubq_s16(k, vreinterpretq_s16_u16(vshlq_n_u16(vld1q_u16(sums), 1)));
+   it is positive; its rounding does not overflow. SQXTN saturates to -128 too, so the limits come after it. The
+   subtraction is unsigned because the sums beyond the channels may be anything. */
+LQC_INLINE int8x8_t clipped(const uint16_t *sums, uint16x8_t k, int16x8_t shift) {
+  int16x8_t a = vreinterpretq_s16_u16(vsubq_u16(k, vshlq_n_u16(vld1q_u16(sums), 1)));
   return vqmovn_s16(vqrshlq_s16(a, shift));
 }
 
 void lqc_clip_neon(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
-  const int16x8_t k = vdupq_n_s16((int16_t)(params->k - missing));
+  const uint16x8_t k = vdupq_n_u16((uint16_t)(params->k - missing));
   const int16x8_t shift = vdupq_n_s16((int16_t)-params->step_log2);
   const int8x16_t high = vdupq_n_s8((int8_t)params->clip_limit), low = vnegq_s8(high);
   for (uint32_t c = 0; c < params->channels; c += LANES_8) {

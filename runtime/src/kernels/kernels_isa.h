@@ -4,14 +4,14 @@
 
 #include "kernels.h"
 
-#define LQC_DECLARE_KERNELS(isa)                                                                                       \
-  extern const lqc_bconv_kernel lqc_bconv2d_##isa;                                                                     \
-  void lqc_threshold_##isa(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);  \
-  void lqc_clip_##isa(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);         \
-  void lqc_affine_##isa(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);        \
-  void lqc_bitpack_f32_##isa(uint64_t *out, const float *in, size_t pixels, uint32_t channels,                         \
-                             const float *thresholds, const uint64_t *invert);                                         \
-  void lqc_bitpack_i8_##isa(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels,                         \
+#define LQC_DECLARE_KERNELS(isa)                                                                                      \
+  extern const lqc_bconv_kernel lqc_bconv2d_##isa;                                                                    \
+  void lqc_threshold_##isa(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params); \
+  void lqc_clip_##isa(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);        \
+  void lqc_affine_##isa(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);       \
+  void lqc_bitpack_f32_##isa(uint64_t *out, const float *in, size_t pixels, uint32_t channels,                        \
+                             const float *thresholds, const uint64_t *invert);                                        \
+  void lqc_bitpack_i8_##isa(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels,                        \
                             const int8_t *thresholds, const uint64_t *invert);
 
 LQC_DECLARE_KERNELS(scalar)
@@ -29,9 +29,9 @@ void lqc_affine_wide_scalar(float *out, const uint32_t *sums, uint32_t missing, 
 
 /* Arrays of vectors live in registers only where every loop over them is unrolled, and early. */
 #if defined(__clang__)
-  #define LQC_UNROLL _Pragma("clang loop unroll(full)")
+#  define LQC_UNROLL _Pragma("clang loop unroll(full)")
 #else
-  #define LQC_UNROLL _Pragma("GCC unroll 16")
+#  define LQC_UNROLL _Pragma("GCC unroll 16")
 #endif
 #define LQC_INLINE static inline __attribute__((always_inline))
 

@@ -17,15 +17,15 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
   };
 }
 
-#define LQC_OVERRIDE(name, NAME)                                                                                       \
-  void lqc_kernels_##name(lqc_kernels *kernels) {                                                                      \
-    kernels->isa = LQC_ISA_##NAME;                                                                                     \
-    kernels->bconv = &lqc_bconv2d_##name;                                                                              \
-    kernels->threshold = lqc_threshold_##name;                                                                         \
-    kernels->clip = lqc_clip_##name;                                                                                   \
-    kernels->affine = lqc_affine_##name;                                                                               \
-    kernels->bitpack_f32 = lqc_bitpack_f32_##name;                                                                     \
-    kernels->bitpack_i8 = lqc_bitpack_i8_##name;                                                                       \
+#define LQC_OVERRIDE(name, NAME)                   \
+  void lqc_kernels_##name(lqc_kernels *kernels) {  \
+    kernels->isa = LQC_ISA_##NAME;                 \
+    kernels->bconv = &lqc_bconv2d_##name;          \
+    kernels->threshold = lqc_threshold_##name;     \
+    kernels->clip = lqc_clip_##name;               \
+    kernels->affine = lqc_affine_##name;           \
+    kernels->bitpack_f32 = lqc_bitpack_f32_##name; \
+    kernels->bitpack_i8 = lqc_bitpack_i8_##name;   \
   }
 
 #if defined(__aarch64__)
