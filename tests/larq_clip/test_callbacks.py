@@ -13,13 +13,29 @@ from larq_clip.callbacks import TwoStageClipping
 from larq_clip.models import accumulator_clips, clip_model, set_clipping
 from larq_clip.quantizers import AccumulatorClip
 
-KEYS = ["conv_1_saturation", "conv_2_saturation", "dense_saturation"]
+KEYS = ["conv_saturation", "dense_saturation"]
+
+
+def build_small():
+    keras.utils.set_random_seed(3)
+    binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
+    return keras.Sequential(
+        [
+            keras.layers.InputLayer((6, 6, 8), name="image"),
+            lq.layers.QuantConv2D(8, 3, use_bias=False, name="conv", **binary),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Flatten(name="flatten"),
+            lq.layers.QuantDense(10, activation="softmax", name="dense", **binary),
+        ],
+        name="small",
+    )
 
 
 @pytest.fixture
-def clipped(build_network):
-    model = clip_model(build_network(), bits=4)
-    model.compile("adam", "sparse_categorical_crossentropy")
+def clipped():
+    model = clip_model(build_small(), bits=4)
+    # Most tests watch single steps; compiling would take longer than all steps together.
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
     return model
 
 
@@ -49,6 +65,7 @@ class Recorder(keras.callbacks.Callback):
 def test_stages_inside_one_fit(clipped, images, labels):
     recorder = Recorder()
     set_clipping(clipped, True)
+    clipped.compile("adam", "sparse_categorical_crossentropy")
     history = clipped.fit(
         images,
         labels,
@@ -166,10 +183,10 @@ def test_a_clip_that_is_a_layer_of_its_own(images, labels):
 
 
 @pytest.mark.parametrize("interrupt_at", [(1, 0), (3, 1)], ids=["in stage 1", "in stage 2"])
-def test_resumes_in_the_right_stage(build_network, images, labels, tmp_path, interrupt_at):
+def test_resumes_in_the_right_stage(images, labels, tmp_path, interrupt_at):
     def fit(recorder):
-        model = clip_model(build_network(), bits=4)  # as a new process would
-        model.compile("adam", "sparse_categorical_crossentropy")
+        model = clip_model(build_small(), bits=4)  # as a new process would
+        model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
         callbacks = [TwoStageClipping(2), keras.callbacks.BackupAndRestore(str(tmp_path / "backup")), recorder]
         return model, model.fit(
             images, labels, batch_size=8, epochs=5, shuffle=False, verbose=0, callbacks=callbacks
@@ -223,11 +240,11 @@ def test_does_not_warn_where_stage_2_is_one_epoch(clipped, images, labels):
     assert states(clipped) == {True}
 
 
-def test_a_model_without_clips_is_refused(build_network, images, labels):
-    model = build_network()
+def test_a_model_without_clips_is_refused(images, labels):
+    model = build_small()
     model.compile("sgd", "sparse_categorical_crossentropy")
     before = model.get_weights()
-    with pytest.raises(ValueError, match="model 'network' has no AccumulatorClip"):
+    with pytest.raises(ValueError, match="model 'small' has no AccumulatorClip"):
         model.fit(images, labels, verbose=0, callbacks=[TwoStageClipping(1)])
     np.testing.assert_array_equal(model.get_weights()[0], before[0])
 
