@@ -1,5 +1,6 @@
 #include "arguments.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -26,12 +27,17 @@ static const char usage[] =
   "Exit codes: 0, and 2 for any error, which is told in one line on stderr; then nothing is written.\n";
 
 noreturn void die(const char *format, ...) {
+  char message[1024];
   va_list values;
   va_start(values, format);
-  fputs("larq-clip-run: ", stderr);
-  vfprintf(stderr, format, values);
-  fputc('\n', stderr);
+  vsnprintf(message, sizeof(message), format, values);
   va_end(values);
+  for (char *c = message; *c; ++c) { /* names of files and tensors may hold anything */
+    if (iscntrl((unsigned char)*c)) {
+      *c = '?';
+    }
+  }
+  fprintf(stderr, "larq-clip-run: %s\n", message);
   atomic_abandon();
   exit(2);
 }

@@ -88,8 +88,7 @@ static size_t check_images(const npy_header *header, const lqc_tensor_info *inpu
     die("the model's input '%s' is neither float32 nor int8; this program accepts no other", input->name);
   }
   if (strcmp(header->dtype, dtype) != 0) {
-    die("%s has dtype '%s'; accepted is '%s': save x.astype('%s')", path, header->dtype, dtype,
-        input->dtype == LQC_FLOAT32 ? "float32" : "int8");
+    die("%s has dtype '%s'; accepted is '%s': save x.astype('%s')", path, header->dtype, dtype, dtype);
   }
   for (size_t i = 0; i < input->rank; ++i) {
     shape[i] = input->shape[i];

@@ -68,8 +68,8 @@ void report_print(run_report *report, const lqc_session *session, int json, int 
     fastest = (double)report->nanoseconds[0] / 1e6;
   }
   if (!json) {
-    printf("%zu images, %.3f ms each (fastest %.3f ms; %s, %u thread%s, %zu bytes)\n", report->images, median, fastest,
-           report->isa, report->threads, report->threads == 1 ? "" : "s", report->session_bytes);
+    printf("%zu image%s, %.3f ms each (fastest %.3f ms; %s, %u thread%s, %zu bytes)\n", report->images,
+           report->images == 1 ? "" : "s", median, fastest, report->isa, report->threads, report->threads == 1 ? "" : "s", report->session_bytes);
     if (profile) {
       print_ops(report, session);
     }

@@ -57,7 +57,7 @@ int main(void) {
     EXPECT(status != LQC_OK, "prefix of %zu of %zu bytes", size, file.size);
     EXPECT((status == LQC_ERROR_NOT_A_MODEL) == (size < 8), "prefix of %zu bytes: status %d", size, (int)status);
   }
-  static const uint8_t changes[] = {0x01, 0x02, 0x10, 0x40, 0x80, 0xff};
+  static const uint8_t changes[] = {0x01, 0x08, 0x80, 0xff};
   size_t refused = 0;
   uint8_t *copy = exact_copy(file.data, file.size);
   for (size_t i = 0; i < file.size; ++i) {
@@ -67,9 +67,9 @@ int main(void) {
     }
     copy[i] = file.data[i];
   }
-  EXPECT(refused > file.size / 2, "only %zu of %zu changes were refused", refused, 6 * file.size);
+  EXPECT(refused > file.size / 2, "only %zu of %zu changes were refused", refused, 4 * file.size);
   uint64_t seed = 11;
-  for (int round = 0; round < 20000; ++round) { /* several words at once */
+  for (int round = 0; round < 5000; ++round) { /* several words at once */
     size_t places[3];
     for (int i = 0; i < 3; ++i) {
       places[i] = random_below(&seed, (uint32_t)file.size / 4) * 4;
