@@ -271,12 +271,20 @@ def float_threshold_bits(x: NDArray[np.float32], thresholds: FloatThresholds) ->
     return (~(x >= thresholds.threshold) ^ thresholds.invert.astype(bool)).astype(np.uint8)
 
 
-def find_float_thresholds(channels: int, sign_of: Callable[[NDArray[np.float32]], BitArray]) -> FloatThresholds:
-    """`find_thresholds` for a monotone function of a finite float32: exact, to the last bit of the threshold."""
-    largest = int(float_order(np.full((), np.finfo(np.float32).max, np.float32)))
-    found = find_thresholds(-largest, largest, channels, lambda order: sign_of(float_from_order(order)))
-    tau = float_from_order(np.minimum(found.threshold.astype(np.int64) + 1, largest))
-    tau = np.where(found.threshold < -largest, -np.inf, np.where(found.threshold >= largest, np.inf, tau))
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
+def find_float_thresholds(
+    channels: int, sign_of: Callable[[NDArray[np.float32]], BitArray], largest: float = LARGEST_FLOAT
+) -> FloatThresholds:
+    """`find_thresholds` for a monotone function of a float32 in [-largest, largest]: exact to the last bit.
+
+    Where the sign does not flip in there, the threshold is infinite.
+    """
+    limit = int(float_order(np.array(largest, np.float32)))
+    found = find_thresholds(-limit, limit, channels, lambda order: sign_of(float_from_order(order)))
+    tau = float_from_order(np.minimum(found.threshold.astype(np.int64) + 1, limit))
+    tau = np.where(found.threshold < -limit, -np.inf, np.where(found.threshold >= limit, np.inf, tau))
     return FloatThresholds(tau.astype(np.float32), found.invert)
 
 

@@ -31,9 +31,10 @@ from larq_clip.arithmetic import clip_limit
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Epilogue, Graph, Op, Replacement, Tensor
 from larq_clip.converter.passes.base import apply_everywhere
+from larq_clip.errors import ConversionError
 
 INT8_LIMIT = clip_limit(8)
-LARGEST_FLOAT = np.finfo(np.float32).max
+SMALLEST_DOMAIN = 2.0**32  # no activation is larger
 
 
 def fuse_thresholds(graph: Graph) -> Graph:
@@ -123,9 +124,10 @@ def _fuse_into_bitpack(graph: Graph, chain: Chain) -> Replacement:
         invert = found.invert
     else:
         # int32 accumulators that reach this point are stored as float32, see `lower_accumulators`.
-        tau = arithmetic.find_float_thresholds(root.channels, follow.sign_bits)
+        largest = follow.largest_float()
+        tau = arithmetic.find_float_thresholds(root.channels, follow.sign_bits, largest)
         thresholds, invert = tau.threshold, tau.invert
-        ends = np.array([-LARGEST_FLOAT, LARGEST_FLOAT], np.float32)
+        ends = np.array([-largest, largest], np.float32)
     bits = ir.Bitpack(chain.sign.name, (root.name,), ("",), thresholds)
     return _with_pools(graph, chain, bits, [*follow.falls_at_pools(ends), invert])
 
@@ -154,17 +156,38 @@ class _Follower(NamedTuple):
                 # The rank matters: Keras rounds differently for images and for vectors.
                 shape = self.graph.result(op).shape
                 pixel = Tensor("", DType.FLOAT32, (1,) * (len(shape) - 1) + shape[-1:])
-                # Ends of the float domain overflow; an infinity would become NaN where the next gamma is 0.
-                with np.errstate(over="ignore"):
-                    y = op.evaluate(x.reshape(len(v), *pixel.shape), pixel, pixel).reshape(np.shape(v))
-                x = np.clip(y, -LARGEST_FLOAT, LARGEST_FLOAT)
+                with np.errstate(over="ignore", invalid="ignore"):  # see largest_float
+                    x = op.evaluate(x.reshape(len(v), *pixel.shape), pixel, pixel).reshape(np.shape(v))
             steps.append((op, x))
         return steps
+
+    def largest_float(self) -> float:
+        """The end of the float domain: the largest float32, or less where a batch norm overflows there.
+
+        An infinity times a gamma of 0 is NaN, which has no sign; no activation comes near.
+        """
+        largest = arithmetic.LARGEST_FLOAT
+        while True:
+            ends = np.repeat(np.array([[-largest], [largest]], np.float32), self.chain.root.channels, axis=1)
+            if all(np.all(np.isfinite(x)) for _, x in self._steps(ends)):
+                return largest
+            largest /= 2.0**8
+            if largest < SMALLEST_DOMAIN:
+                raise self._overflow()
+
+    def _overflow(self) -> ConversionError:
+        names = ir.join_names(*self.chain.ops)
+        return ConversionError(
+            f"layers {names!r} before the sign {self.chain.sign.output!r} overflow float32 on ordinary values; look "
+            "for huge or tiny moving statistics, and train them anew"
+        )
 
     def sign_bits(self, v: NDArray) -> NDArray[np.uint8]:
         """Packed-bit values of the signs at the end of the chain, ``(n, channels)``."""
         steps = self._steps(v)
         last = steps[-1][1] if steps else self.value_of(v)
+        if np.any(np.isnan(last)):
+            raise self._overflow()
         return arithmetic.sign_bits(last)
 
     def falls_at_pools(self, ends: NDArray) -> list[NDArray[np.uint8]]:

@@ -269,3 +269,48 @@ def test_saved_models_convert_to_the_same_bytes(keras, tmp_path):
     for name in ("m.h5", "m.keras"):
         model.save(tmp_path / name)
         assert convert_keras_model(keras.models.load_model(tmp_path / name)) == data
+
+
+@pytest.mark.parametrize("kind", ["first", "conv", "conv relu", "dense", "clipped"])
+@pytest.mark.parametrize("norm", [{}, {"scale": False}, {"fused": False}], ids=str)
+def test_signs_behind_layers_that_tensorflow_fuses(keras, kind, norm):
+    """Where nothing else reads the layer, predict runs convolution and batch norm as one kernel; the signs still agree.
+
+    Integer means and a beta of 0 make ties frequent, so a rounding of another kind would show.
+    """
+    from larq_clip._keras import lq
+    from larq_clip.layers import QuantConv2D
+    from larq_clip.quantizers import FixedPoint
+
+    first = {"kernel_quantizer": FixedPoint(bits=4, fraction_bits=2), "padding": "same", "use_bias": False}
+    layers = {
+        "first": [QuantConv2D(40, 3, **first)],
+        "conv": [lq.layers.QuantConv2D(40, 3, padding="same", **binary())],
+        "conv relu": [lq.layers.QuantConv2D(40, 3, activation="relu", **binary(use_bias=True))],
+        "dense": [keras.layers.Flatten(), lq.layers.QuantDense(40, **binary())],
+        "clipped": [QuantConv2D(40, 3, padding="same", **binary(), **clip(2))],
+    }[kind]
+    bn = keras.layers.BatchNormalization(**norm)
+    model = keras.Sequential([keras.Input((9, 9, 6)), *layers, bn, lq.quantizers.SteSign(name="signs")])
+    rng = np.random.default_rng(0)
+    weights = [rng.integers(-3, 4, w.shape).astype(np.float32) for w in model.weights]
+    for place, variable in enumerate(model.weights):
+        if "variance" in variable.name:
+            weights[place] = rng.uniform(0.1, 50, variable.shape)
+        elif "gamma" in variable.name:
+            weights[place] *= rng.uniform(0.1, 1, variable.shape)
+        elif "beta" in variable.name:
+            weights[place][::2] = 0
+        elif "kernel" in variable.name:
+            weights[place] = rng.uniform(-1.9, 1.9, variable.shape)
+    model.set_weights(weights)
+    x = rng.integers(-2, 3, (50, 9, 9, 6)).astype(np.float32) / 2
+    from larq_clip import convert_keras_model
+
+    graph = reader.read(convert_keras_model(model))
+    signs = ir.evaluate(graph, {graph.inputs[0]: x})["signs"]
+    expected = model.predict(x, verbose=0, batch_size=50)
+    np.testing.assert_array_equal(signs, expected)
+    assert -0.9 < expected.mean() < 0.9
+    ties = keras.Model(model.input, bn.output).predict(x, verbose=0) == 0
+    assert ties.any() or kind == "conv relu"

@@ -16,6 +16,7 @@ from larq_clip.converter.passes.lower_accumulators import lower_accumulators
 from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
 from larq_clip.converter.passes.share_signs import share_signs
 from larq_clip.converter.passes.sink_flatten import sink_flatten
+from larq_clip.errors import ConversionError
 
 # gamma / sqrt(variance + epsilon) rounded once in float64 instead of three times in float32, then one product and one
 # sum each rounded: under 8 units in the last place of the largest intermediate, which here is below 8 times the output.
@@ -228,6 +229,16 @@ def test_fuse_thresholds_survives_overflow_before_gamma_zero():
     sketch.add(ir.BatchNorm, "m", gamma=np.array([0, 0, 1, -1], "f"), beta=np.array([-1, 1, 0, 0], "f"), **stats)
     graph = sketch.sign("t").binary_conv("d", 2).graph()
     assert_same(graph, fuse_thresholds(graph))
+
+
+def test_fuse_thresholds_refuses_statistics_that_overflow():
+    ones = np.ones(4, np.float32)
+    stats = {"beta": ones, "variance": 1e-12 * ones, "epsilon": 1e-12}
+    for sketch in (Sketch((2, 2, 3)).conv("c", 4), Sketch((2, 2, 3)).sign("s").binary_conv("c", 4)):
+        sketch.add(ir.BatchNorm, "n", gamma=ones, mean=3e38 * ones, **stats)
+        sketch.add(ir.BatchNorm, "m", gamma=0 * ones, mean=ones, **stats)
+        with pytest.raises(ConversionError, match="layers 'n\\+m' before the sign 't' overflow float32"):
+            fuse_thresholds(sketch.sign("t").binary_conv("d", 2).graph())
 
 
 def test_fuse_thresholds_does_not_fire():
