@@ -10,21 +10,21 @@
 #include "atomic_file.h"
 
 static const char usage[] =
-  "Usage: larq-clip-run MODEL.lcb --input X.npy [options]\n"
-  "\n"
-  "Runs each image of X.npy through a model converted by larq_clip.\n"
-  "\n"
-  "  --input X.npy    images, float32 [N, height, width, channels], or one without N\n"
-  "  --output Y.npy   write the results, [N, ...]: float32, int8, or int8 of +1 and -1 for bits\n"
-  "  --repeat N       run all images N times (1)\n"
-  "  --threads T      use T threads, the calling one included (1)\n"
-  "  --isa NAME       instruction set: auto, scalar, neon, avx2 or avx512 (auto)\n"
-  "  --profile        report the time of every op\n"
-  "  --json           report as JSON\n"
-  "  --help           print this\n"
-  "  --version        print the version\n"
-  "\n"
-  "Exit codes: 0, and 2 for any error, which is told in one line on stderr; then nothing is written.\n";
+    "Usage: larq-clip-run MODEL.lcb --input X.npy [options]\n"
+    "\n"
+    "Runs each image of X.npy through a model converted by larq_clip.\n"
+    "\n"
+    "  --input X.npy    images, float32 [N, height, width, channels], or one without N\n"
+    "  --output Y.npy   write the results, [N, ...]: float32, int8, or int8 of +1 and -1 for bits\n"
+    "  --repeat N       run all images N times (1)\n"
+    "  --threads T      use T threads, the calling one included (1)\n"
+    "  --isa NAME       instruction set: auto, scalar, neon, avx2 or avx512 (auto)\n"
+    "  --profile        report the time of every op\n"
+    "  --json           report as JSON\n"
+    "  --help           print this\n"
+    "  --version        print the version\n"
+    "\n"
+    "Exit codes: 0, and 2 for any error, which is told in one line on stderr; then nothing is written.\n";
 
 noreturn void die(const char *format, ...) {
   char message[1024];

@@ -16,9 +16,9 @@ typedef struct run_arguments {
 /* Prints one line on stderr, removes an unfinished output and ends with exit code 2. */
 noreturn void die(const char *format, ...)
 #if defined(__GNUC__)
-  __attribute__((format(printf, 1, 2)))
+    __attribute__((format(printf, 1, 2)))
 #endif
-  ;
+    ;
 
 /* Ends the program for --help, --version and anything that is not accepted. */
 void parse_arguments(int argc, char **argv, run_arguments *arguments);

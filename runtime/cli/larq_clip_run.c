@@ -58,7 +58,10 @@ static void check(lqc_status status, const lqc_error *error, const char *where) 
 static const char *shape_text(char *text, size_t room, const size_t *shape, size_t rank, const char *before) {
   size_t used = (size_t)snprintf(text, room, "(%s", before);
   for (size_t i = 0; i < rank && used < room; ++i) {
-    used += (size_t)snprintf(text + used, room - used, "%zu%s", shape[i], i + 1 < rank ? ", " : rank == 1 && !*before ? "," : "");
+    used += (size_t)snprintf(text + used, room - used, "%zu%s", shape[i],
+                             i + 1 < rank            ? ", "
+                             : rank == 1 && !*before ? ","
+                                                     : "");
   }
   if (used < room) {
     snprintf(text + used, room - used, ")");
@@ -99,8 +102,7 @@ static size_t check_images(const npy_header *header, const lqc_tensor_info *inpu
     same = header->shape[batch + i] == shape[i];
   }
   if (!same) {
-    die("%s has shape %s; accepted is %s", path,
-        shape_text(given, sizeof(given), header->shape, header->rank, ""),
+    die("%s has shape %s; accepted is %s", path, shape_text(given, sizeof(given), header->shape, header->rank, ""),
         shape_text(accepted, sizeof(accepted), shape, input->rank, "images, "));
   }
   return batch ? header->shape[0] : 1;
@@ -182,9 +184,9 @@ int main(int argc, char **argv) {
   check(lqc_session_init(&session, &model, &a.options, memory, report.session_bytes, &error), &error, a.model);
   report.isa = lqc_isa_name(lqc_session_isa(session));
   lqc_tensor_info input_info =
-    only_tensor(&model, a.model, "inputs", lqc_model_input_count(&model), lqc_model_input_tensor(&model, 0));
+      only_tensor(&model, a.model, "inputs", lqc_model_input_count(&model), lqc_model_input_tensor(&model, 0));
   lqc_tensor_info output_info =
-    only_tensor(&model, a.model, "outputs", lqc_model_output_count(&model), lqc_model_output_tensor(&model, 0));
+      only_tensor(&model, a.model, "outputs", lqc_model_output_count(&model), lqc_model_output_tensor(&model, 0));
 
   FILE *input = open_for_reading(a.input);
   npy_header images;

@@ -158,7 +158,9 @@ int npy_write_header(FILE *file, const npy_header *header) {
   used = (size_t)snprintf(text, room, "{'descr': '%s', 'fortran_order': False, 'shape': (", header->dtype);
   for (size_t i = 0; i < header->rank; ++i) {
     used += (size_t)snprintf(text + used, room - used, "%zu%s", header->shape[i],
-                             i + 1 < header->rank ? ", " : header->rank == 1 ? "," : "");
+                             i + 1 < header->rank ? ", "
+                             : header->rank == 1  ? ","
+                                                  : "");
   }
   used += (size_t)snprintf(text + used, room - used, "), }");
   /* Spaces and a newline up to a multiple of 64, with the 10 bytes before. */
@@ -166,6 +168,7 @@ int npy_write_header(FILE *file, const npy_header *header) {
     text[used++] = ' ';
   }
   text[used++] = '\n';
-  const unsigned char start[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(used & 255), (unsigned char)(used >> 8)};
+  const unsigned char start[10] = {
+      0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)(used & 255), (unsigned char)(used >> 8)};
   return fwrite(start, 1, sizeof(start), file) == sizeof(start) && fwrite(text, 1, used, file) == used ? 0 : -1;
 }

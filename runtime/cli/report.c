@@ -69,7 +69,8 @@ void report_print(run_report *report, const lqc_session *session, int json, int 
   }
   if (!json) {
     printf("%zu image%s, %.3f ms each (fastest %.3f ms; %s, %u thread%s, %zu bytes)\n", report->images,
-           report->images == 1 ? "" : "s", median, fastest, report->isa, report->threads, report->threads == 1 ? "" : "s", report->session_bytes);
+           report->images == 1 ? "" : "s", median, fastest, report->isa, report->threads,
+           report->threads == 1 ? "" : "s", report->session_bytes);
     if (profile) {
       print_ops(report, session);
     }

@@ -5,7 +5,7 @@
 #include "larq_clip.h"
 
 typedef struct run_report {
-  size_t images, runs; /* runs: images times repeats */
+  size_t images, runs;   /* runs: images times repeats */
   uint64_t *nanoseconds; /* [runs] */
   const char *isa;
   uint32_t threads;

@@ -55,26 +55,26 @@ extern "C" {
 /* ---- Status -------------------------------------------------------------------------------------------------- */
 
 /* X(name, message) */
-#define LQC_STATUS_LIST(X)                                                                     \
-  X(OK, "ok")                                                                                  \
-  X(ERROR_NULL, "an argument that must not be NULL is NULL")                                   \
-  X(ERROR_NOT_A_MODEL, "not a larq_clip model file")                                           \
-  X(ERROR_TRUNCATED, "the model file is cut off or points outside itself")                     \
-  X(ERROR_VERSION, "the model file has a format version this library does not read")           \
-  X(ERROR_MALFORMED, "the model file contradicts itself")                                      \
-  X(ERROR_UNSUPPORTED, "the model file asks for something this library does not do")           \
-  X(ERROR_ALIGNMENT, "memory is not aligned as required")                                      \
-  X(ERROR_ARENA_TOO_SMALL, "the memory given to the session is too small")                     \
-  X(ERROR_OPTION, "an option has a value that is not accepted")                                \
-  X(ERROR_NOT_FINITE, "the input holds a NaN or an infinity")                                  \
-  X(ERROR_THREADS, "worker threads could not be started")                                      \
+#define LQC_STATUS_LIST(X)                                                           \
+  X(OK, "ok")                                                                        \
+  X(ERROR_NULL, "an argument that must not be NULL is NULL")                         \
+  X(ERROR_NOT_A_MODEL, "not a larq_clip model file")                                 \
+  X(ERROR_TRUNCATED, "the model file is cut off or points outside itself")           \
+  X(ERROR_VERSION, "the model file has a format version this library does not read") \
+  X(ERROR_MALFORMED, "the model file contradicts itself")                            \
+  X(ERROR_UNSUPPORTED, "the model file asks for something this library does not do") \
+  X(ERROR_ALIGNMENT, "memory is not aligned as required")                            \
+  X(ERROR_ARENA_TOO_SMALL, "the memory given to the session is too small")           \
+  X(ERROR_OPTION, "an option has a value that is not accepted")                      \
+  X(ERROR_NOT_FINITE, "the input holds a NaN or an infinity")                        \
+  X(ERROR_THREADS, "worker threads could not be started")                            \
   X(ERROR_INPUT, "a bit input has bits set above its last channel")
 
 typedef enum lqc_status {
 #define LQC_STATUS_ENUM(name, message) LQC_##name,
   LQC_STATUS_LIST(LQC_STATUS_ENUM)
 #undef LQC_STATUS_ENUM
-  LQC_STATUS_COUNT
+      LQC_STATUS_COUNT
 } lqc_status;
 
 typedef struct lqc_error {
@@ -95,7 +95,7 @@ typedef enum lqc_isa {
   LQC_ISA_SCALAR,   /* portable C, 64-bit words */
   LQC_ISA_NEON,     /* aarch64 */
   LQC_ISA_AVX2,
-  LQC_ISA_AVX512,   /* F, BW, VL, VPOPCNTDQ and BITALG */
+  LQC_ISA_AVX512, /* F, BW, VL, VPOPCNTDQ and BITALG */
   LQC_ISA_COUNT
 } lqc_isa;
 
@@ -139,11 +139,11 @@ LQC_API lqc_status lqc_model_tensor_info(const lqc_model *model, size_t tensor, 
 typedef struct lqc_session lqc_session;
 
 typedef struct lqc_options {
-  uint32_t threads;   /* 0 and 1: the calling thread alone; at most LQC_MAX_THREADS */
-  lqc_isa isa;        /* LQC_ISA_AUTO, or one for which lqc_isa_available() */
-  int keep_tensors;   /* not 0: every tensor keeps a place of its own, so that lqc_session_tensor() can be read
-                         after a run; takes more memory */
-  int profile;        /* not 0: measure the time of every op */
+  uint32_t threads; /* 0 and 1: the calling thread alone; at most LQC_MAX_THREADS */
+  lqc_isa isa;      /* LQC_ISA_AUTO, or one for which lqc_isa_available() */
+  int keep_tensors; /* not 0: every tensor keeps a place of its own, so that lqc_session_tensor() can be read
+                       after a run; takes more memory */
+  int profile;      /* not 0: measure the time of every op */
 } lqc_options;
 
 #define LQC_MAX_THREADS 64
@@ -172,12 +172,12 @@ LQC_API const void *lqc_session_tensor(const lqc_session *session, size_t tensor
 
 /* What executes an op. */
 typedef struct lqc_op_info {
-  const char *name;          /* of the Keras layer */
-  const char *type;          /* as in larq_clip.fbs, "BinaryConv2D" */
-  const char *kernel;        /* "bconv2d_avx512" */
-  uint64_t binary_macs;      /* binary multiply-accumulates of one image */
+  const char *name;     /* of the Keras layer */
+  const char *type;     /* as in larq_clip.fbs, "BinaryConv2D" */
+  const char *kernel;   /* "bconv2d_avx512" */
+  uint64_t binary_macs; /* binary multiply-accumulates of one image */
   uint64_t float_macs;
-  uint64_t nanoseconds;      /* of the last run; 0 without options.profile */
+  uint64_t nanoseconds; /* of the last run; 0 without options.profile */
 } lqc_op_info;
 
 LQC_API lqc_status lqc_session_op_info(const lqc_session *session, size_t op, lqc_op_info *info);

@@ -25,7 +25,7 @@ uint32_t lqc_threshold_limit(int32_t threshold, uint32_t k, uint32_t clip_limit,
                       : (2 * t + 1) >> (1 - step_log2);
   }
   int64_t limit = (int64_t)k - a;
-  return limit < 0 ? 0 : limit > (int64_t)highest ? highest : (uint32_t)limit;
+  return limit<0 ? 0 : limit>(int64_t) highest ? highest : (uint32_t)limit;
 }
 
 void lqc_copy_bits(uint64_t *out, const uint64_t *in, uint32_t first, uint32_t count) {
@@ -70,7 +70,7 @@ static void gather_rows(const void *context, uint32_t thread, size_t begin, size
   for (uint32_t g = 0; g < s->groups; ++g) {
     const uint64_t *in = (const uint64_t *)work->node->input + begin * pixels * in_words;
     uint64_t *out =
-      (uint64_t *)work->runner->shared_scratch + g * s->input_group_words + begin * pixels * s->input_pixel_words;
+        (uint64_t *)work->runner->shared_scratch + g * s->input_group_words + begin * pixels * s->input_pixel_words;
     for (size_t p = 0; p < (end - begin) * pixels; ++p, in += in_words, out += s->input_pixel_words) {
       lqc_copy_bits(out, in, g * s->group_inputs, s->group_inputs);
     }
@@ -94,27 +94,27 @@ static void join_sums(const lqc_bconv_state *s, uint32_t g, uint32_t pixels, con
 static void write_pixel(const lqc_bconv_state *s, void *out, const void *sums, uint32_t missing) {
   const lqc_kernels *k = s->kernels;
   switch (s->epilogue) {
-    case LQC_THRESHOLD:
-      if (s->kernel->wide) {
-        k->threshold_wide(out, sums, missing, &s->params);
-      } else {
-        k->threshold(out, sums, missing, &s->params);
-      }
-      break;
-    case LQC_CLIP:
-      if (s->kernel->wide) {
-        k->clip_wide(out, sums, missing, &s->params);
-      } else {
-        k->clip(out, sums, missing, &s->params);
-      }
-      break;
-    default:
-      if (s->kernel->wide) {
-        k->affine_wide(out, sums, missing, &s->params);
-      } else {
-        k->affine(out, sums, missing, &s->params);
-      }
-      break;
+  case LQC_THRESHOLD:
+    if (s->kernel->wide) {
+      k->threshold_wide(out, sums, missing, &s->params);
+    } else {
+      k->threshold(out, sums, missing, &s->params);
+    }
+    break;
+  case LQC_CLIP:
+    if (s->kernel->wide) {
+      k->clip_wide(out, sums, missing, &s->params);
+    } else {
+      k->clip(out, sums, missing, &s->params);
+    }
+    break;
+  default:
+    if (s->kernel->wide) {
+      k->affine_wide(out, sums, missing, &s->params);
+    } else {
+      k->affine(out, sums, missing, &s->params);
+    }
+    break;
   }
 }
 
@@ -137,17 +137,17 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
   for (uint32_t g = 0; g < s->groups; ++g) {
     const uint8_t *initial = region->initial;
     const lqc_bconv_tile tile = {
-      .input = work->input + g * s->input_group_words,
-      .pixel_offsets = offsets,
-      .pixels = pixels,
-      .runs = region->runs,
-      .run_count = region->run_count,
-      .weights = s->packed + g * s->packed_bytes,
-      .filter_words = s->filter_words,
-      .out_channels = s->group_outputs,
-      .initial = initial ? initial + g * s->sums_stride * s->sum_bytes : NULL,
-      .sums = sums,
-      .sums_stride = s->sums_stride,
+        .input = work->input + g * s->input_group_words,
+        .pixel_offsets = offsets,
+        .pixels = pixels,
+        .runs = region->runs,
+        .run_count = region->run_count,
+        .weights = s->packed + g * s->packed_bytes,
+        .filter_words = s->filter_words,
+        .out_channels = s->group_outputs,
+        .initial = initial ? initial + g * s->sums_stride * s->sum_bytes : NULL,
+        .sums = sums,
+        .sums_stride = s->sums_stride,
     };
     s->kernel->accumulate(&tile);
     if (s->groups > 1) {

@@ -27,16 +27,16 @@ typedef struct lqc_bconv_state {
   uint32_t filter_words;
   const uint8_t *packed; /* group g at packed + g * packed_bytes */
   size_t packed_bytes;
-  size_t sums_stride;    /* of one group */
-  size_t joined_stride;  /* of all groups */
-  size_t sum_bytes;      /* 2 or 4 */
+  size_t sums_stride;   /* of one group */
+  size_t joined_stride; /* of all groups */
+  size_t sum_bytes;     /* 2 or 4 */
   lqc_axis rows, columns;
   uint32_t in_channels, group_inputs;
   /* Where groups do not start on whole words, their bits are first copied into the session's shared scratch memory,
      as [groups][height][width][words of a group]; then each group is an image of its own. */
   bool gathers;
-  size_t input_pixel_words;                    /* between neighbouring pixels that the kernel reads */
-  size_t input_group_words;                    /* between groups */
+  size_t input_pixel_words; /* between neighbouring pixels that the kernel reads */
+  size_t input_group_words; /* between groups */
   size_t output_pixel_bytes;
   const lqc_region *regions;
   size_t region_count, tile_count;

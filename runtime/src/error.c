@@ -7,13 +7,15 @@
 const char *lqc_status_message(lqc_status status) {
   static const char *const messages[] = {
 #define LQC_STATUS_MESSAGE(name, message) message,
-    LQC_STATUS_LIST(LQC_STATUS_MESSAGE)
+      LQC_STATUS_LIST(LQC_STATUS_MESSAGE)
 #undef LQC_STATUS_MESSAGE
   };
   return (unsigned)status < LQC_STATUS_COUNT ? messages[status] : "not a status of larq_clip";
 }
 
-const char *lqc_version(void) { return LQC_VERSION; }
+const char *lqc_version(void) {
+  return LQC_VERSION;
+}
 
 typedef struct writer {
   char *text;
@@ -67,20 +69,20 @@ static const char *put_conversion(writer *w, const char *conversion, va_list *ar
     }
   }
   switch (*conversion) {
-    case 's':
-      put_string(w, va_arg(*arguments, const char *));
-      break;
-    case 'd':
-      put_signed(w, longs == 2 ? va_arg(*arguments, long long) : va_arg(*arguments, int));
-      break;
-    case 'u':
-      put_unsigned(w, size         ? va_arg(*arguments, size_t)
-                      : longs == 2 ? va_arg(*arguments, unsigned long long)
-                                   : va_arg(*arguments, unsigned));
-      break;
-    default:
-      put_char(w, *conversion);
-      break;
+  case 's':
+    put_string(w, va_arg(*arguments, const char *));
+    break;
+  case 'd':
+    put_signed(w, longs == 2 ? va_arg(*arguments, long long) : va_arg(*arguments, int));
+    break;
+  case 'u':
+    put_unsigned(w, size         ? va_arg(*arguments, size_t)
+                    : longs == 2 ? va_arg(*arguments, unsigned long long)
+                                 : va_arg(*arguments, unsigned));
+    break;
+  default:
+    put_char(w, *conversion);
+    break;
   }
   return conversion;
 }

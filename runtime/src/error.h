@@ -18,12 +18,12 @@ lqc_status lqc_fail(lqc_error *error, lqc_status status, const char *format, ...
 lqc_status lqc_succeed(lqc_error *error);
 
 /* Returns from the calling function what `call` returns, unless it is LQC_OK. */
-#define LQC_TRY(call)                \
-  do {                               \
-    lqc_status lqc_try_ = (call);    \
-    if (lqc_try_ != LQC_OK) {        \
-      return lqc_try_;               \
-    }                                \
+#define LQC_TRY(call)             \
+  do {                            \
+    lqc_status lqc_try_ = (call); \
+    if (lqc_try_ != LQC_OK) {     \
+      return lqc_try_;            \
+    }                             \
   } while (0)
 
 #endif /* LQC_ERROR_H */

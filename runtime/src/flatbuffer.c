@@ -61,7 +61,9 @@ static uint16_t field_offset(const lqc_table *t, lqc_field field) {
   return place + 2 <= t->vtable_bytes ? read_u16(t->buffer.data + t->vtable + place) : 0;
 }
 
-bool lqc_table_has(const lqc_table *table, lqc_field field) { return field_offset(table, field) != 0; }
+bool lqc_table_has(const lqc_table *table, lqc_field field) {
+  return field_offset(table, field) != 0;
+}
 
 static lqc_status fail_field(const lqc_table *t, lqc_field field, lqc_status status, const char *problem) {
   return lqc_fail(t->error, status, "field '%s' of %s %u %s", field.name, t->type, t->index, problem);
@@ -170,11 +172,13 @@ lqc_status lqc_table_table(const lqc_table *table, lqc_field field, const char *
   return open_table(child, target);
 }
 
-lqc_status lqc_vector_table(lqc_buffer buffer, const lqc_vector *vector, uint32_t i, const char *type,
-                            lqc_table *table, lqc_error *error) {
+lqc_status lqc_vector_table(lqc_buffer buffer, const lqc_vector *vector, uint32_t i, const char *type, lqc_table *table,
+                            lqc_error *error) {
   uint32_t position = vector->position + 4 * i;
   *table = (lqc_table){.buffer = buffer, .error = error, .type = type, .index = i};
   return open_table(table, (uint64_t)position + read_u32(buffer.data + position));
 }
 
-uint32_t lqc_vector_u32(const lqc_vector *vector, uint32_t i) { return read_u32(vector->data + 4 * (size_t)i); }
+uint32_t lqc_vector_u32(const lqc_vector *vector, uint32_t i) {
+  return read_u32(vector->data + 4 * (size_t)i);
+}

@@ -63,8 +63,8 @@ lqc_status lqc_table_string(const lqc_table *table, lqc_field field, bool requir
 lqc_status lqc_table_table(const lqc_table *table, lqc_field field, const char *type, lqc_table *child);
 
 /* Element i < vector->count of a vector of tables. */
-lqc_status lqc_vector_table(lqc_buffer buffer, const lqc_vector *vector, uint32_t i, const char *type,
-                            lqc_table *table, lqc_error *error);
+lqc_status lqc_vector_table(lqc_buffer buffer, const lqc_vector *vector, uint32_t i, const char *type, lqc_table *table,
+                            lqc_error *error);
 
 uint32_t lqc_vector_u32(const lqc_vector *vector, uint32_t i);
 

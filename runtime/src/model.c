@@ -92,10 +92,9 @@ lqc_status lqc_read_tensor(const lqc_model_view *view, uint32_t index, lqc_tenso
                     tensor->info.name, (unsigned long long)tensor->offset, LQC_ALIGNMENT);
   }
   if (tensor->offset > view->arena_bytes || tensor->info.bytes > view->arena_bytes - tensor->offset) {
-    return lqc_fail(error, LQC_ERROR_MALFORMED,
-                    "tensor '%s' takes bytes %llu to %llu of an arena of %llu bytes", tensor->info.name,
-                    (unsigned long long)tensor->offset, (unsigned long long)tensor->offset + tensor->info.bytes,
-                    (unsigned long long)view->arena_bytes);
+    return lqc_fail(error, LQC_ERROR_MALFORMED, "tensor '%s' takes bytes %llu to %llu of an arena of %llu bytes",
+                    tensor->info.name, (unsigned long long)tensor->offset,
+                    (unsigned long long)tensor->offset + tensor->info.bytes, (unsigned long long)view->arena_bytes);
   }
   return LQC_OK;
 }
@@ -186,7 +185,8 @@ lqc_status lqc_model_load(lqc_model *model, const void *data, size_t size, lqc_e
                     "not a larq_clip model file: %zu bytes, without the identifier " IDENTIFIER " at byte 4", size);
   }
   if (size > INT32_MAX) {
-    return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "the model file has %zu bytes; at most 2147483647 are accepted", size);
+    return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "the model file has %zu bytes; at most 2147483647 are accepted",
+                    size);
   }
   lqc_model_view view = {.tag = LQC_MODEL_TAG, .buffer = {data, (uint32_t)size}};
   LQC_TRY(read_model(&view, error));
@@ -212,10 +212,10 @@ const lqc_model_view *lqc_model_get_view(const lqc_model *model) {
   return view != NULL && view->tag == LQC_MODEL_TAG ? view : NULL;
 }
 
-#define LQC_DEFINE_COUNT(what)                                  \
-  size_t lqc_model_##what##_count(const lqc_model *model) {     \
-    const lqc_model_view *view = lqc_model_get_view(model);     \
-    return view ? view->what##s.count : 0;                      \
+#define LQC_DEFINE_COUNT(what)                              \
+  size_t lqc_model_##what##_count(const lqc_model *model) { \
+    const lqc_model_view *view = lqc_model_get_view(model); \
+    return view ? view->what##s.count : 0;                  \
   }
 LQC_DEFINE_COUNT(input)
 LQC_DEFINE_COUNT(output)

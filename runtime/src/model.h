@@ -7,9 +7,9 @@
 
 #define LQC_FORMAT_VERSION 1u
 /* Bounds that keep all later arithmetic small: no model comes near, and a hostile file is refused early. */
-#define LQC_MAX_ITEMS 2048u           /* tensors, constants and ops, each */
-#define LQC_MAX_DIMENSION (1u << 24)  /* of any axis */
-#define LQC_MAX_WINDOW 65535u         /* kernel, stride, dilation and padding */
+#define LQC_MAX_ITEMS 2048u          /* tensors, constants and ops, each */
+#define LQC_MAX_DIMENSION (1u << 24) /* of any axis */
+#define LQC_MAX_WINDOW 65535u        /* kernel, stride, dilation and padding */
 #define LQC_MAX_CONSTANT_RANK 4u
 
 typedef struct lqc_model_view {
@@ -44,16 +44,16 @@ typedef struct lqc_window {
 } lqc_window;
 
 /* Members of OpParams, in the schema's order. X(NAME, name) */
-#define LQC_OP_LIST(X)                \
-  X(BINARY_CONV_2D, BinaryConv2D)     \
-  X(BIT_MAX_POOL_2D, BitMaxPool2D)    \
-  X(BITPACK, Bitpack)                 \
-  X(UNPACK, Unpack)                   \
-  X(CONV_2D, Conv2D)                  \
-  X(MAX_POOL_2D, MaxPool2D)           \
-  X(AVERAGE_POOL_2D, AveragePool2D)   \
-  X(AFFINE, Affine)                   \
-  X(SOFTMAX, Softmax)                 \
+#define LQC_OP_LIST(X)              \
+  X(BINARY_CONV_2D, BinaryConv2D)   \
+  X(BIT_MAX_POOL_2D, BitMaxPool2D)  \
+  X(BITPACK, Bitpack)               \
+  X(UNPACK, Unpack)                 \
+  X(CONV_2D, Conv2D)                \
+  X(MAX_POOL_2D, MaxPool2D)         \
+  X(AVERAGE_POOL_2D, AveragePool2D) \
+  X(AFFINE, Affine)                 \
+  X(SOFTMAX, Softmax)               \
   X(RESHAPE, Reshape)
 
 typedef enum lqc_op_kind {
@@ -61,7 +61,7 @@ typedef enum lqc_op_kind {
 #define LQC_OP_ENUM(NAME, name) LQC_OP_##NAME,
   LQC_OP_LIST(LQC_OP_ENUM)
 #undef LQC_OP_ENUM
-  LQC_OP_KIND_COUNT
+      LQC_OP_KIND_COUNT
 } lqc_op_kind;
 
 typedef enum lqc_epilogue { LQC_THRESHOLD = 0, LQC_CLIP, LQC_AFFINE, LQC_EPILOGUE_COUNT } lqc_epilogue;
@@ -100,6 +100,8 @@ const char *lqc_dtype_name(lqc_dtype dtype);
 size_t lqc_array_bytes(lqc_dtype dtype, const uint32_t *shape, uint32_t rank);
 
 /* 64-bit words of one pixel of `channels` bits. */
-static inline uint32_t lqc_words(uint32_t channels) { return (channels + 63u) / 64u; }
+static inline uint32_t lqc_words(uint32_t channels) {
+  return (channels + 63u) / 64u;
+}
 
 #endif /* LQC_MODEL_H */

@@ -90,28 +90,28 @@ static lqc_status read_binary_conv2d(const lqc_table *t, uint32_t constants, lqc
 
 static lqc_status read_params(const lqc_table *t, uint32_t constants, lqc_op *op) {
   switch (op->kind) {
-    case LQC_OP_BINARY_CONV_2D:
-      return read_binary_conv2d(t, constants, op);
-    case LQC_OP_BIT_MAX_POOL_2D:
-      LQC_TRY(read_window(t, op));
-      return read_constant_index(t, op, (lqc_field){1, "invert"}, constants, LQC_NO_CONSTANT, &op->invert);
-    case LQC_OP_BITPACK:
-      LQC_TRY(read_constant_index(t, op, (lqc_field){0, "thresholds"}, constants, LQC_NO_CONSTANT, &op->thresholds));
-      return read_constant_index(t, op, (lqc_field){1, "invert"}, constants, LQC_NO_CONSTANT, &op->invert);
-    case LQC_OP_CONV_2D:
-      LQC_TRY(read_window(t, op));
-      LQC_TRY(read_constant_index(t, op, (lqc_field){1, "weights"}, constants, 0, &op->weights));
-      LQC_TRY(read_constant_index(t, op, (lqc_field){2, "bias"}, constants, LQC_NO_CONSTANT, &op->bias));
-      return read_activation(t, 3, op);
-    case LQC_OP_MAX_POOL_2D:
-    case LQC_OP_AVERAGE_POOL_2D:
-      return read_window(t, op);
-    case LQC_OP_AFFINE:
-      LQC_TRY(read_constant_index(t, op, (lqc_field){0, "multiplier"}, constants, LQC_NO_CONSTANT, &op->multiplier));
-      LQC_TRY(read_constant_index(t, op, (lqc_field){1, "offset"}, constants, LQC_NO_CONSTANT, &op->offset));
-      return read_activation(t, 2, op);
-    default: /* Unpack, Softmax and Reshape have no fields */
-      return LQC_OK;
+  case LQC_OP_BINARY_CONV_2D:
+    return read_binary_conv2d(t, constants, op);
+  case LQC_OP_BIT_MAX_POOL_2D:
+    LQC_TRY(read_window(t, op));
+    return read_constant_index(t, op, (lqc_field){1, "invert"}, constants, LQC_NO_CONSTANT, &op->invert);
+  case LQC_OP_BITPACK:
+    LQC_TRY(read_constant_index(t, op, (lqc_field){0, "thresholds"}, constants, LQC_NO_CONSTANT, &op->thresholds));
+    return read_constant_index(t, op, (lqc_field){1, "invert"}, constants, LQC_NO_CONSTANT, &op->invert);
+  case LQC_OP_CONV_2D:
+    LQC_TRY(read_window(t, op));
+    LQC_TRY(read_constant_index(t, op, (lqc_field){1, "weights"}, constants, 0, &op->weights));
+    LQC_TRY(read_constant_index(t, op, (lqc_field){2, "bias"}, constants, LQC_NO_CONSTANT, &op->bias));
+    return read_activation(t, 3, op);
+  case LQC_OP_MAX_POOL_2D:
+  case LQC_OP_AVERAGE_POOL_2D:
+    return read_window(t, op);
+  case LQC_OP_AFFINE:
+    LQC_TRY(read_constant_index(t, op, (lqc_field){0, "multiplier"}, constants, LQC_NO_CONSTANT, &op->multiplier));
+    LQC_TRY(read_constant_index(t, op, (lqc_field){1, "offset"}, constants, LQC_NO_CONSTANT, &op->offset));
+    return read_activation(t, 2, op);
+  default: /* Unpack, Softmax and Reshape have no fields */
+    return LQC_OK;
   }
 }
 

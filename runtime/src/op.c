@@ -44,8 +44,9 @@ lqc_status lqc_expect_same_channels(const lqc_prepare *prepare, const lqc_op *op
 lqc_status lqc_expect_same_shape(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                  const lqc_tensor *output) {
   if (input->height != output->height || input->width != output->width) {
-    return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s) makes %u x %u pixels of %u x %u; accepted is as many",
-                    op->name, lqc_op_kind_name(op->kind), output->height, output->width, input->height, input->width);
+    return lqc_fail(prepare->error, LQC_ERROR_MALFORMED,
+                    "op '%s' (%s) makes %u x %u pixels of %u x %u; accepted is as many", op->name,
+                    lqc_op_kind_name(op->kind), output->height, output->width, input->height, input->width);
   }
   return lqc_expect_same_channels(prepare, op, input, output);
 }
@@ -73,8 +74,9 @@ static lqc_status expect_taps(const lqc_prepare *prepare, const lqc_op *op, cons
   for (lqc_span span = {0, 0, {0, 0}}; span.end < axis->out;) {
     span = lqc_axis_span(axis, span.end);
     if (span.taps.first == span.taps.end) {
-      return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s): the window of output %s %u lies outside the image",
-                      op->name, lqc_op_kind_name(op->kind), name, span.first);
+      return lqc_fail(prepare->error, LQC_ERROR_MALFORMED,
+                      "op '%s' (%s): the window of output %s %u lies outside the image", op->name,
+                      lqc_op_kind_name(op->kind), name, span.first);
     }
   }
   return LQC_OK;
@@ -153,8 +155,7 @@ lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, con
   return LQC_OK;
 }
 
-lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, uint32_t channels,
-                          const float **padded) {
+lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, uint32_t channels, const float **padded) {
   size_t count = ((size_t)channels + LQC_SUMS_MULTIPLE - 1) / LQC_SUMS_MULTIPLE * LQC_SUMS_MULTIPLE;
   void *memory = NULL;
   *padded = NULL;

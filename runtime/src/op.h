@@ -58,8 +58,8 @@ struct lqc_node {
 typedef lqc_status (*lqc_prepare_op)(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                      const lqc_tensor *output, lqc_node *node);
 
-#define LQC_DECLARE_OP(NAME, name)                                                                                   \
-  lqc_status lqc_prepare_##name(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,                     \
+#define LQC_DECLARE_OP(NAME, name)                                                               \
+  lqc_status lqc_prepare_##name(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input, \
                                 const lqc_tensor *output, lqc_node *node);
 LQC_OP_LIST(LQC_DECLARE_OP)
 #undef LQC_DECLARE_OP
@@ -90,7 +90,8 @@ lqc_status lqc_expect_pool_window(const lqc_prepare *prepare, const lqc_op *op, 
                                   const lqc_tensor *output);
 
 /* Reads constant `index` of `field` and checks dtype and shape. Float constants must not hold NaN, and unless
- * `infinities`, no infinity. Bits above the last channel must be 0. With index LQC_NO_CONSTANT constant->data is NULL. */
+ * `infinities`, no infinity. Bits above the last channel must be 0. With index LQC_NO_CONSTANT constant->data is NULL.
+ */
 lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, const char *field, int32_t index,
                                unsigned mask, const uint32_t *shape, uint32_t rank, bool infinities,
                                lqc_constant *constant);
@@ -105,6 +106,8 @@ lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *stat
 /* Multiply-accumulates of a convolution with in_channels (of one group), saturated: a count for information. */
 uint64_t lqc_count_macs(const lqc_window *window, const lqc_tensor *output, uint32_t in_channels);
 
-static inline float lqc_relu(float x) { return x > 0.0f ? x : 0.0f; }
+static inline float lqc_relu(float x) {
+  return x > 0.0f ? x : 0.0f;
+}
 
 #endif /* LQC_OP_H */

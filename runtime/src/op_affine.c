@@ -51,8 +51,8 @@ static void run_affine(const lqc_node *node, const lqc_runner *runner) {
   lqc_pool_run(runner->pool, affine_pixels, node, ((const affine_state *)node->state)->pixels);
 }
 
-lqc_status lqc_prepare_Affine(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
-                              const lqc_tensor *output, lqc_node *node) {
+lqc_status lqc_prepare_Affine(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input, const lqc_tensor *output,
+                              lqc_node *node) {
   lqc_constant multiplier, offset;
   LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_FLOAT32) | LQC_MASK(LQC_INT8)));
   LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", LQC_MASK(LQC_FLOAT32)));

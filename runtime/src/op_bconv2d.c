@@ -61,7 +61,9 @@ static lqc_status check_epilogue(const lqc_prepare *prepare, const lqc_op *op, c
     return FAIL(prepare, op, LQC_ERROR_MALFORMED,
                 "epilogue %s takes %s; thresholds %d, invert %d, multiplier %d, offset %d were given",
                 names[op->epilogue],
-                threshold ? "thresholds and perhaps invert" : affine ? "multiplier and offset" : "no constant",
+                threshold ? "thresholds and perhaps invert"
+                : affine  ? "multiplier and offset"
+                          : "no constant",
                 (int)op->thresholds, (int)op->invert, (int)op->multiplier, (int)op->offset);
   }
   if (op->clip_limit == 0 && op->step_log2 != 0) {
@@ -87,12 +89,12 @@ static lqc_status check_epilogue(const lqc_prepare *prepare, const lqc_op *op, c
 
 static int32_t threshold_at(const lqc_constant *thresholds, uint32_t c) {
   switch (thresholds->dtype) {
-    case LQC_INT8:
-      return ((const int8_t *)thresholds->data)[c];
-    case LQC_INT16:
-      return ((const int16_t *)thresholds->data)[c];
-    default:
-      return ((const int32_t *)thresholds->data)[c];
+  case LQC_INT8:
+    return ((const int8_t *)thresholds->data)[c];
+  case LQC_INT16:
+    return ((const int16_t *)thresholds->data)[c];
+  default:
+    return ((const int32_t *)thresholds->data)[c];
   }
 }
 
@@ -134,8 +136,7 @@ static lqc_status prepare_epilogue(lqc_prepare *prepare, const lqc_op *op, const
   return lqc_pad_floats(prepare, &constants->offset, s->params.channels, &s->params.offset);
 }
 
-static lqc_status prepare_weights(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
-                                  lqc_bconv_state *s) {
+static lqc_status prepare_weights(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters, lqc_bconv_state *s) {
   void *memory = NULL;
   s->packed_bytes = s->kernel->packed_bytes(s->group_outputs, s->filter_words);
   if (s->packed_bytes == 0) {
@@ -183,8 +184,9 @@ static void fill_initial(const lqc_bconv_state *s, int8_t pad_value, const uint6
 
 static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
                                  const lqc_bconv_state *s, lqc_span rows, lqc_span columns, lqc_region *region) {
-  const lqc_run_geometry geometry = {s->columns.kernel,     s->rows.dilation,     s->columns.dilation,
-                                     lqc_words(s->group_inputs), s->input_pixel_words, s->input_pixel_words * s->columns.size};
+  const lqc_run_geometry geometry = {s->columns.kernel,    s->rows.dilation,
+                                     s->columns.dilation,  lqc_words(s->group_inputs),
+                                     s->input_pixel_words, s->input_pixel_words * s->columns.size};
   uint64_t pixels = (uint64_t)(rows.end - rows.first) * (columns.end - columns.first);
   if (pixels > INT32_MAX) {
     return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "an image of %llu pixels is too large", (unsigned long long)pixels);
@@ -222,8 +224,7 @@ static void measure_axis(const lqc_axis *axis, size_t *spans, uint64_t *taps) {
   }
 }
 
-static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
-                                  lqc_bconv_state *s) {
+static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters, lqc_bconv_state *s) {
   size_t row_spans = 0, column_spans = 0;
   uint64_t row_taps = 0, column_taps = 0;
   void *memory = NULL;
@@ -284,16 +285,16 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   LQC_TRY(check_epilogue(prepare, op, output));
   LQC_TRY(check_constants(prepare, op, input, output, &constants));
   lqc_bconv_state s = {
-    .kernel = k <= LQC_BCONV_MAX_K ? prepare->kernels->bconv : prepare->kernels->bconv_wide,
-    .kernels = prepare->kernels,
-    .params = {.channels = output->channels, .k = k},
-    .groups = op->groups,
-    .group_outputs = output->channels / op->groups,
-    .rows = lqc_row_axis(&op->window, input, output),
-    .columns = lqc_column_axis(&op->window, input, output),
-    .in_channels = input->channels,
-    .group_inputs = input->channels / op->groups,
-    .output_pixel_bytes = output->info.bytes / output->height / output->width,
+      .kernel = k <= LQC_BCONV_MAX_K ? prepare->kernels->bconv : prepare->kernels->bconv_wide,
+      .kernels = prepare->kernels,
+      .params = {.channels = output->channels, .k = k},
+      .groups = op->groups,
+      .group_outputs = output->channels / op->groups,
+      .rows = lqc_row_axis(&op->window, input, output),
+      .columns = lqc_column_axis(&op->window, input, output),
+      .in_channels = input->channels,
+      .group_inputs = input->channels / op->groups,
+      .output_pixel_bytes = output->info.bytes / output->height / output->width,
   };
   s.sum_bytes = s.kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
   s.sums_stride = round_to_sums(s.group_outputs);
@@ -302,8 +303,8 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   s.filter_words = op->window.kernel_h * op->window.kernel_w * lqc_words(s.group_inputs);
   s.gathers = op->groups > 1 && s.group_inputs % 64 != 0;
   s.input_pixel_words = lqc_words(s.gathers ? s.group_inputs : s.in_channels);
-  s.input_group_words = s.gathers ? (size_t)input->height * input->width * s.input_pixel_words
-                                  : lqc_words(s.group_inputs);
+  s.input_group_words =
+      s.gathers ? (size_t)input->height * input->width * s.input_pixel_words : lqc_words(s.group_inputs);
   LQC_TRY(prepare_epilogue(prepare, op, &constants, &s));
   LQC_TRY(prepare_weights(prepare, op, constants.weights.data, &s));
   LQC_TRY(prepare_regions(prepare, op, constants.weights.data, &s));

@@ -39,17 +39,17 @@ lqc_status lqc_prepare_Bitpack(lqc_prepare *prepare, const lqc_op *op, const lqc
   LQC_TRY(lqc_expect_same_shape(prepare, op, input, output));
   LQC_TRY(lqc_expect_constant(prepare, op, "thresholds", op->thresholds, LQC_MASK(input->info.dtype), &input->channels,
                               1, true, &thresholds));
-  LQC_TRY(lqc_expect_constant(prepare, op, "invert", op->invert, LQC_MASK(LQC_BIT), &input->channels, 1, false,
-                              &invert));
+  LQC_TRY(
+      lqc_expect_constant(prepare, op, "invert", op->invert, LQC_MASK(LQC_BIT), &input->channels, 1, false, &invert));
   bool is_float = input->info.dtype == LQC_FLOAT32;
   bitpack_state state = {
-    .pixels = (size_t)input->height * input->width,
-    .channels = input->channels,
-    .out_stride = lqc_words(input->channels),
-    .thresholds = thresholds.data,
-    .invert = invert.data,
-    .pack_f32 = is_float ? prepare->kernels->bitpack_f32 : NULL,
-    .pack_i8 = is_float ? NULL : prepare->kernels->bitpack_i8,
+      .pixels = (size_t)input->height * input->width,
+      .channels = input->channels,
+      .out_stride = lqc_words(input->channels),
+      .thresholds = thresholds.data,
+      .invert = invert.data,
+      .pack_f32 = is_float ? prepare->kernels->bitpack_f32 : NULL,
+      .pack_i8 = is_float ? NULL : prepare->kernels->bitpack_i8,
   };
   node->kernel = is_float ? "bitpack_f32" : "bitpack_i8";
   node->run = run_bitpack;
@@ -79,8 +79,8 @@ static void run_unpack(const lqc_node *node, const lqc_runner *runner) {
   lqc_pool_run(runner->pool, unpack_pixels, node, ((const unpack_state *)node->state)->pixels);
 }
 
-lqc_status lqc_prepare_Unpack(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
-                              const lqc_tensor *output, lqc_node *node) {
+lqc_status lqc_prepare_Unpack(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input, const lqc_tensor *output,
+                              lqc_node *node) {
   LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_BIT)));
   LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", LQC_MASK(LQC_FLOAT32)));
   LQC_TRY(lqc_expect_same_shape(prepare, op, input, output));

@@ -28,7 +28,7 @@ static inline void sum_channels(const conv_state *s, const float *in, const conv
       size_t x = (size_t)(at->x + (int64_t)j * s->columns.dilation);
       const float *pixel = in + (y * s->columns.size + x) * s->in_channels;
       const float *weights =
-        s->weights + ((size_t)i * s->columns.kernel + j) * s->in_channels * s->out_channels + first;
+          s->weights + ((size_t)i * s->columns.kernel + j) * s->in_channels * s->out_channels + first;
       for (uint32_t k = 0; k < s->in_channels; ++k, weights += s->out_channels) {
         float value = pixel[k];
         for (uint32_t c = 0; c < lanes; ++c) {
@@ -67,15 +67,15 @@ static void run_conv(const lqc_node *node, const lqc_runner *runner) {
   lqc_pool_run(runner->pool, conv_rows, node, ((const conv_state *)node->state)->rows.out);
 }
 
-lqc_status lqc_prepare_Conv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
-                              const lqc_tensor *output, lqc_node *node) {
+lqc_status lqc_prepare_Conv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input, const lqc_tensor *output,
+                              lqc_node *node) {
   lqc_constant weights, bias;
   const uint32_t shape[4] = {op->window.kernel_h, op->window.kernel_w, input->channels, output->channels};
   LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_FLOAT32)));
   LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", LQC_MASK(LQC_FLOAT32)));
   LQC_TRY(lqc_expect_constant(prepare, op, "weights", op->weights, LQC_MASK(LQC_FLOAT32), shape, 4, false, &weights));
-  LQC_TRY(lqc_expect_constant(prepare, op, "bias", op->bias, LQC_MASK(LQC_FLOAT32), &output->channels, 1, false,
-                              &bias));
+  LQC_TRY(
+      lqc_expect_constant(prepare, op, "bias", op->bias, LQC_MASK(LQC_FLOAT32), &output->channels, 1, false, &bias));
   conv_state state = {.rows = lqc_row_axis(&op->window, input, output),
                       .columns = lqc_column_axis(&op->window, input, output),
                       .in_channels = input->channels,

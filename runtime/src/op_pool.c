@@ -15,8 +15,8 @@ typedef struct window_at {
 } window_at;
 
 static window_at window_of(const pool_state *s, uint32_t row, uint32_t column) {
-  return (window_at){s, lqc_axis_taps(&s->rows, row), lqc_axis_taps(&s->columns, column),
-                     lqc_axis_start(&s->rows, row), lqc_axis_start(&s->columns, column)};
+  return (window_at){s, lqc_axis_taps(&s->rows, row), lqc_axis_taps(&s->columns, column), lqc_axis_start(&s->rows, row),
+                     lqc_axis_start(&s->columns, column)};
 }
 
 /* First element, in the input, of tap (i, j). */
@@ -45,21 +45,21 @@ static void bit_max_pixel(uint64_t *out, const uint64_t *in, const window_at *w)
   }
 }
 
-#define LQC_DEFINE_MAX_PIXEL(name, type)                                                 \
-  static void name(type *out, const type *in, const window_at *w) {                      \
-    const pool_state *s = w->state;                                                      \
-    const type *start = in + element_of(w, w->rows.first, w->columns.first);             \
-    for (uint32_t e = 0; e < s->elements; ++e) {                                         \
-      out[e] = start[e];                                                                 \
-    }                                                                                    \
-    for (uint32_t i = w->rows.first; i < w->rows.end; ++i) {                             \
-      for (uint32_t j = w->columns.first; j < w->columns.end; ++j) {                     \
-        const type *tap = in + element_of(w, i, j);                                      \
-        for (uint32_t e = 0; e < s->elements; ++e) {                                     \
-          out[e] = tap[e] > out[e] ? tap[e] : out[e];                                    \
-        }                                                                                \
-      }                                                                                  \
-    }                                                                                    \
+#define LQC_DEFINE_MAX_PIXEL(name, type)                                     \
+  static void name(type *out, const type *in, const window_at *w) {          \
+    const pool_state *s = w->state;                                          \
+    const type *start = in + element_of(w, w->rows.first, w->columns.first); \
+    for (uint32_t e = 0; e < s->elements; ++e) {                             \
+      out[e] = start[e];                                                     \
+    }                                                                        \
+    for (uint32_t i = w->rows.first; i < w->rows.end; ++i) {                 \
+      for (uint32_t j = w->columns.first; j < w->columns.end; ++j) {         \
+        const type *tap = in + element_of(w, i, j);                          \
+        for (uint32_t e = 0; e < s->elements; ++e) {                         \
+          out[e] = tap[e] > out[e] ? tap[e] : out[e];                        \
+        }                                                                    \
+      }                                                                      \
+    }                                                                        \
   }
 LQC_DEFINE_MAX_PIXEL(max_pixel_f32, float)
 LQC_DEFINE_MAX_PIXEL(max_pixel_i8, int8_t)
@@ -83,21 +83,21 @@ static void average_pixel(float *out, const float *in, const window_at *w) {
   }
 }
 
-#define LQC_DEFINE_POOL(name, pixel, type)                                                           \
-  static void name##_rows(const void *context, uint32_t thread, size_t begin, size_t end) {          \
-    const lqc_node *node = context;                                                                  \
-    const pool_state *s = node->state;                                                               \
-    type *out = (type *)node->output + begin * s->columns.out * s->elements;                         \
-    (void)thread;                                                                                    \
-    for (size_t y = begin; y < end; ++y) {                                                           \
-      for (uint32_t x = 0; x < s->columns.out; ++x, out += s->elements) {                            \
-        window_at w = window_of(s, (uint32_t)y, x);                                                  \
-        pixel(out, node->input, &w);                                                                 \
-      }                                                                                              \
-    }                                                                                                \
-  }                                                                                                  \
-  static void run_##name(const lqc_node *node, const lqc_runner *runner) {                           \
-    lqc_pool_run(runner->pool, name##_rows, node, ((const pool_state *)node->state)->rows.out);      \
+#define LQC_DEFINE_POOL(name, pixel, type)                                                      \
+  static void name##_rows(const void *context, uint32_t thread, size_t begin, size_t end) {     \
+    const lqc_node *node = context;                                                             \
+    const pool_state *s = node->state;                                                          \
+    type *out = (type *)node->output + begin * s->columns.out * s->elements;                    \
+    (void)thread;                                                                               \
+    for (size_t y = begin; y < end; ++y) {                                                      \
+      for (uint32_t x = 0; x < s->columns.out; ++x, out += s->elements) {                       \
+        window_at w = window_of(s, (uint32_t)y, x);                                             \
+        pixel(out, node->input, &w);                                                            \
+      }                                                                                         \
+    }                                                                                           \
+  }                                                                                             \
+  static void run_##name(const lqc_node *node, const lqc_runner *runner) {                      \
+    lqc_pool_run(runner->pool, name##_rows, node, ((const pool_state *)node->state)->rows.out); \
   }
 LQC_DEFINE_POOL(bit_max_pool, bit_max_pixel, uint64_t)
 LQC_DEFINE_POOL(max_pool_f32, max_pixel_f32, float)
@@ -117,8 +117,8 @@ lqc_status lqc_prepare_BitMaxPool2D(lqc_prepare *prepare, const lqc_op *op, cons
                                     const lqc_tensor *output, lqc_node *node) {
   lqc_constant invert;
   LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_BIT)));
-  LQC_TRY(lqc_expect_constant(prepare, op, "invert", op->invert, LQC_MASK(LQC_BIT), &input->channels, 1, false,
-                              &invert));
+  LQC_TRY(
+      lqc_expect_constant(prepare, op, "invert", op->invert, LQC_MASK(LQC_BIT), &input->channels, 1, false, &invert));
   node->kernel = "bit_max_pool2d";
   node->run = run_bit_max_pool;
   return keep_pool(prepare, op, input, output, lqc_words(input->channels), invert.data, node);

@@ -20,10 +20,20 @@ double lqc_exp(double x) {
   /* x = k ln 2 + r with |r| <= ln 2 / 2; ln 2 in two parts, the first with 21 trailing zeros, so k * high is exact. */
   static const double log2_e = 1.4426950408889634, ln2_high = 0x1.62e42fee00000p-1, ln2_low = 0x1.a39ef35793c76p-33;
   /* 1 / n! for n = 13 .. 0: the next term is below 0.35^14 / 14! = 5e-18 of the sum. */
-  static const double terms[] = {1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
-                                 1.0 / 362880.0,     1.0 / 40320.0,     1.0 / 5040.0,     1.0 / 720.0,
-                                 1.0 / 120.0,        1.0 / 24.0,        1.0 / 6.0,        0.5,
-                                 1.0,                1.0};
+  static const double terms[] = {1.0 / 6227020800.0,
+                                 1.0 / 479001600.0,
+                                 1.0 / 39916800.0,
+                                 1.0 / 3628800.0,
+                                 1.0 / 362880.0,
+                                 1.0 / 40320.0,
+                                 1.0 / 5040.0,
+                                 1.0 / 720.0,
+                                 1.0 / 120.0,
+                                 1.0 / 24.0,
+                                 1.0 / 6.0,
+                                 0.5,
+                                 1.0,
+                                 1.0};
   if (!(x > -700.0)) { /* below any float32 share; NaN too, as only overflow inside the model can make one */
     return 0.0;
   }

@@ -16,8 +16,8 @@ static void do_share(lqc_work work, const void *context, size_t count, uint32_t 
 
 #if LQC_THREADS
 
-#include <pthread.h>
-#include <signal.h>
+#  include <pthread.h>
+#  include <signal.h>
 
 typedef struct worker {
   lqc_pool *pool;
@@ -39,9 +39,13 @@ struct lqc_pool {
   worker workers[]; /* [threads - 1] */
 };
 
-uint32_t lqc_pool_max_threads(void) { return LQC_MAX_THREADS; }
+uint32_t lqc_pool_max_threads(void) {
+  return LQC_MAX_THREADS;
+}
 
-size_t lqc_pool_bytes(uint32_t threads) { return sizeof(lqc_pool) + (threads - 1) * sizeof(worker); }
+size_t lqc_pool_bytes(uint32_t threads) {
+  return sizeof(lqc_pool) + (threads - 1) * sizeof(worker);
+}
 
 static void *worker_main(void *argument) {
   worker *self = argument;
@@ -160,7 +164,9 @@ struct lqc_pool {
   uint32_t threads;
 };
 
-uint32_t lqc_pool_max_threads(void) { return 1; }
+uint32_t lqc_pool_max_threads(void) {
+  return 1;
+}
 
 size_t lqc_pool_bytes(uint32_t threads) {
   (void)threads;
@@ -178,6 +184,8 @@ void lqc_pool_run(lqc_pool *pool, lqc_work work, const void *context, size_t cou
   do_share(work, context, count, 0, 1);
 }
 
-void lqc_pool_stop(lqc_pool *pool) { (void)pool; }
+void lqc_pool_stop(lqc_pool *pool) {
+  (void)pool;
+}
 
 #endif

@@ -11,7 +11,7 @@ struct lqc_session {
   int keep_tensors, profile;
   lqc_pool *pool;
   lqc_runner runner;
-  void **tensors; /* [view.tensors.count] */
+  void **tensors;  /* [view.tensors.count] */
   lqc_node *nodes; /* [view.ops.count] */
 };
 
@@ -72,7 +72,7 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
   for (uint32_t i = 0; i < prepare->view->ops.count; ++i) {
     static const lqc_prepare_op prepare_op[LQC_OP_KIND_COUNT] = {
 #define LQC_OP_ENTRY(NAME, name) [LQC_OP_##NAME] = lqc_prepare_##name,
-      LQC_OP_LIST(LQC_OP_ENTRY)
+        LQC_OP_LIST(LQC_OP_ENTRY)
 #undef LQC_OP_ENTRY
     };
     lqc_op op;
@@ -109,8 +109,7 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
                              .tensors = places,
                              .nodes = nodes};
   }
-  lqc_prepare prepare = {
-    .view = view, .kernels = session ? &session->kernels : kernels, .error = error, .bump = bump};
+  lqc_prepare prepare = {.view = view, .kernels = session ? &session->kernels : kernels, .error = error, .bump = bump};
   LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
   LQC_TRY(prepare_ops(&prepare, places, nodes));
   if (!lqc_align_size(prepare.thread_scratch, LQC_ALIGNMENT, &prepare.thread_scratch)) {
@@ -189,10 +188,11 @@ static lqc_status check_finite(const lqc_tensor *tensor, const void *data, lqc_e
   for (size_t i = 0; found && i < count; ++i) {
     if ((raw[i] & 0x7f800000u) == 0x7f800000u) {
       size_t pixel = i / tensor->channels;
-      return lqc_fail(error, LQC_ERROR_NOT_FINITE,
-                      "input '%s' holds %s at element %zu (row %zu, column %zu, channel %zu); accepted are finite numbers",
-                      tensor->info.name, raw[i] & 0x007fffffu ? "a NaN" : "an infinity", i, pixel / tensor->width,
-                      pixel % tensor->width, i % tensor->channels);
+      return lqc_fail(
+          error, LQC_ERROR_NOT_FINITE,
+          "input '%s' holds %s at element %zu (row %zu, column %zu, channel %zu); accepted are finite numbers",
+          tensor->info.name, raw[i] & 0x007fffffu ? "a NaN" : "an infinity", i, pixel / tensor->width,
+          pixel % tensor->width, i % tensor->channels);
     }
   }
   return LQC_OK;
@@ -292,4 +292,6 @@ lqc_status lqc_session_op_info(const lqc_session *session, size_t op, lqc_op_inf
   return LQC_OK;
 }
 
-lqc_isa lqc_session_isa(const lqc_session *session) { return session ? session->kernels.isa : LQC_ISA_AUTO; }
+lqc_isa lqc_session_isa(const lqc_session *session) {
+  return session ? session->kernels.isa : LQC_ISA_AUTO;
+}

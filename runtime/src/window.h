@@ -26,7 +26,7 @@ typedef struct lqc_span {
 /* Distances in words between neighbours in memory. */
 typedef struct lqc_run_geometry {
   uint32_t kernel_w, dilation_h, dilation_w;
-  uint32_t tap_words;          /* that a tap takes part with */
+  uint32_t tap_words; /* that a tap takes part with */
   size_t pixel_words, row_words;
 } lqc_run_geometry;
 

@@ -103,9 +103,15 @@ static void reserve(writer *w, size_t size) {
   w->size = size;
 }
 
-static void put(writer *w, size_t place, const void *value, size_t bytes) { memcpy(w->data + place, value, bytes); }
-static void put_u32(writer *w, size_t place, uint32_t value) { put(w, place, &value, 4); }
-static void link_here(writer *w, size_t field, size_t target) { put_u32(w, field, (uint32_t)(target - field)); }
+static void put(writer *w, size_t place, const void *value, size_t bytes) {
+  memcpy(w->data + place, value, bytes);
+}
+static void put_u32(writer *w, size_t place, uint32_t value) {
+  put(w, place, &value, 4);
+}
+static void link_here(writer *w, size_t field, size_t target) {
+  put_u32(w, field, (uint32_t)(target - field));
+}
 
 #define MAX_FIELDS 12
 
@@ -158,7 +164,9 @@ static void put_string(writer *w, size_t link, const char *text) {
   reserve(w, w->size + 1);
 }
 
-static void put_i32(writer *w, size_t place, int32_t value) { put(w, place, &value, 4); }
+static void put_i32(writer *w, size_t place, int32_t value) {
+  put(w, place, &value, 4);
+}
 
 static void put_params(writer *w, size_t link, const lqc_op *op) {
   static const uint8_t bconv[] = {32, 4, 1, 4, 4, 1, 1, 4, 4, 4, 4}, window_i32[] = {32, 4}, two_i32[] = {4, 4},
@@ -166,50 +174,50 @@ static void put_params(writer *w, size_t link, const lqc_op *op) {
   table t;
   uint8_t byte;
   switch (op->kind) {
-    case LQC_OP_BINARY_CONV_2D:
-      t = put_table(w, link, 11, bconv);
-      put_u32(w, t.fields[1], op->groups);
-      put(w, t.fields[2], &op->pad_value, 1);
-      put_i32(w, t.fields[3], op->weights);
-      put_u32(w, t.fields[4], op->clip_limit);
-      put(w, t.fields[5], &op->step_log2, 1);
-      byte = (uint8_t)op->epilogue;
-      put(w, t.fields[6], &byte, 1);
-      put_i32(w, t.fields[7], op->thresholds);
-      put_i32(w, t.fields[8], op->invert);
-      put_i32(w, t.fields[9], op->multiplier);
-      put_i32(w, t.fields[10], op->offset);
-      break;
-    case LQC_OP_BIT_MAX_POOL_2D:
-      t = put_table(w, link, 2, window_i32);
-      put_i32(w, t.fields[1], op->invert);
-      break;
-    case LQC_OP_BITPACK:
-      t = put_table(w, link, 2, two_i32);
-      put_i32(w, t.fields[0], op->thresholds);
-      put_i32(w, t.fields[1], op->invert);
-      return;
-    case LQC_OP_CONV_2D:
-      t = put_table(w, link, 4, conv);
-      put_i32(w, t.fields[1], op->weights);
-      put_i32(w, t.fields[2], op->bias);
-      byte = (uint8_t)op->activation;
-      put(w, t.fields[3], &byte, 1);
-      break;
-    case LQC_OP_MAX_POOL_2D:
-    case LQC_OP_AVERAGE_POOL_2D:
-      t = put_table(w, link, 1, window);
-      break;
-    case LQC_OP_AFFINE:
-      t = put_table(w, link, 3, affine);
-      put_i32(w, t.fields[0], op->multiplier);
-      put_i32(w, t.fields[1], op->offset);
-      byte = (uint8_t)op->activation;
-      put(w, t.fields[2], &byte, 1);
-      return;
-    default:
-      put_table(w, link, 0, NULL);
-      return;
+  case LQC_OP_BINARY_CONV_2D:
+    t = put_table(w, link, 11, bconv);
+    put_u32(w, t.fields[1], op->groups);
+    put(w, t.fields[2], &op->pad_value, 1);
+    put_i32(w, t.fields[3], op->weights);
+    put_u32(w, t.fields[4], op->clip_limit);
+    put(w, t.fields[5], &op->step_log2, 1);
+    byte = (uint8_t)op->epilogue;
+    put(w, t.fields[6], &byte, 1);
+    put_i32(w, t.fields[7], op->thresholds);
+    put_i32(w, t.fields[8], op->invert);
+    put_i32(w, t.fields[9], op->multiplier);
+    put_i32(w, t.fields[10], op->offset);
+    break;
+  case LQC_OP_BIT_MAX_POOL_2D:
+    t = put_table(w, link, 2, window_i32);
+    put_i32(w, t.fields[1], op->invert);
+    break;
+  case LQC_OP_BITPACK:
+    t = put_table(w, link, 2, two_i32);
+    put_i32(w, t.fields[0], op->thresholds);
+    put_i32(w, t.fields[1], op->invert);
+    return;
+  case LQC_OP_CONV_2D:
+    t = put_table(w, link, 4, conv);
+    put_i32(w, t.fields[1], op->weights);
+    put_i32(w, t.fields[2], op->bias);
+    byte = (uint8_t)op->activation;
+    put(w, t.fields[3], &byte, 1);
+    break;
+  case LQC_OP_MAX_POOL_2D:
+  case LQC_OP_AVERAGE_POOL_2D:
+    t = put_table(w, link, 1, window);
+    break;
+  case LQC_OP_AFFINE:
+    t = put_table(w, link, 3, affine);
+    put_i32(w, t.fields[0], op->multiplier);
+    put_i32(w, t.fields[1], op->offset);
+    byte = (uint8_t)op->activation;
+    put(w, t.fields[2], &byte, 1);
+    return;
+  default:
+    put_table(w, link, 0, NULL);
+    return;
   }
   put(w, t.fields[0], &op->window, 32);
 }

@@ -88,16 +88,20 @@ typedef struct test_session {
 test_session open_session(const built_model *m, const lqc_options *options);
 void close_session(test_session *s);
 
-#define EXPECT(condition, ...)                     \
-  do {                                             \
-    if (!(condition)) {                            \
+#define EXPECT(condition, ...)                       \
+  do {                                               \
+    if (!(condition)) {                              \
       fprintf(stderr, "not true: %s\n", #condition); \
-      FAIL(__VA_ARGS__);                           \
-    }                                              \
+      FAIL(__VA_ARGS__);                             \
+    }                                                \
   } while (0)
 
-static inline int random_bit(uint64_t *seed) { return (int)(random_u64(seed) >> 63); }
+static inline int random_bit(uint64_t *seed) {
+  return (int)(random_u64(seed) >> 63);
+}
 
-static inline int bit_at(const uint64_t *words, uint32_t c) { return (int)(words[c / 64] >> (c % 64) & 1); }
+static inline int bit_at(const uint64_t *words, uint32_t c) {
+  return (int)(words[c / 64] >> (c % 64) & 1);
+}
 
 #endif /* LQC_MODEL_BUILDER_H */

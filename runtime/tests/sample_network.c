@@ -29,7 +29,8 @@ static void add_float_part(built_model *m, uint64_t *seed) {
 }
 
 static void add_binary_part(built_model *m, uint64_t *seed) {
-  const uint32_t binary[] = {70, 3, 3, 8}, seventy[] = {70}, grouped[] = {64, 2, 2, 35}, dense[] = {10, 1, 1, 256}, ten[] = {10};
+  const uint32_t binary[] = {70, 3, 3, 8}, seventy[] = {70}, grouped[] = {64, 2, 2, 35}, dense[] = {10, 1, 1, 256},
+                 ten[] = {10};
   lqc_op op = make_op(LQC_OP_BINARY_CONV_2D, "binary", 4, 5);
   op.window = (lqc_window){3, 3, 1, 1, 1, 1, 1, 1};
   op.pad_value = 1;

@@ -83,12 +83,13 @@ typedef struct conv_case {
   int inverts;
 } conv_case;
 
-#define CASE_FORMAT "%ux%ux%u -> %ux%ux%u groups %u kernel %ux%u stride %u,%u dilation %u,%u pad %u,%u of %d epilogue %d clip %u 2^%d"
-#define CASE_VALUES(c)                                                                                               \
-  (c)->height, (c)->width, (c)->in_channels, (c)->out_height, (c)->out_width, (c)->out_channels, (c)->groups,        \
-    (c)->window.kernel_h, (c)->window.kernel_w, (c)->window.stride_h, (c)->window.stride_w, (c)->window.dilation_h,  \
-    (c)->window.dilation_w, (c)->window.pad_top, (c)->window.pad_left, (c)->pad_value, (int)(c)->epilogue,           \
-    (c)->clip_limit, (c)->step_log2
+#define CASE_FORMAT \
+  "%ux%ux%u -> %ux%ux%u groups %u kernel %ux%u stride %u,%u dilation %u,%u pad %u,%u of %d epilogue %d clip %u 2^%d"
+#define CASE_VALUES(c)                                                                                                \
+  (c)->height, (c)->width, (c)->in_channels, (c)->out_height, (c)->out_width, (c)->out_channels, (c)->groups,         \
+      (c)->window.kernel_h, (c)->window.kernel_w, (c)->window.stride_h, (c)->window.stride_w, (c)->window.dilation_h, \
+      (c)->window.dilation_w, (c)->window.pad_top, (c)->window.pad_left, (c)->pad_value, (int)(c)->epilogue,          \
+      (c)->clip_limit, (c)->step_log2
 
 /* The model of a case: input "x", output "y". Its op is the last one added. */
 static void describe(const conv_case *c, built_model *m, uint64_t *seed) {
@@ -96,7 +97,8 @@ static void describe(const conv_case *c, built_model *m, uint64_t *seed) {
   const uint32_t shape[] = {c->out_channels, c->window.kernel_h, c->window.kernel_w, c->in_channels / c->groups};
   model_start(m);
   m->inputs[m->input_count++] = add_tensor(m, "x", LQC_BIT, c->height, c->width, c->in_channels);
-  m->outputs[m->output_count++] = add_tensor(m, "y", outputs[c->epilogue], c->out_height, c->out_width, c->out_channels);
+  m->outputs[m->output_count++] =
+      add_tensor(m, "y", outputs[c->epilogue], c->out_height, c->out_width, c->out_channels);
   if (c->epilogue == LQC_CLIP) {
     m->tensors[1].fraction_count = 1;
     m->tensors[1].fraction_bits[0] = (int8_t)-c->step_log2;
@@ -130,7 +132,9 @@ static void describe(const conv_case *c, built_model *m, uint64_t *seed) {
   add_op(m, op);
 }
 
-static int32_t sign_of(const uint64_t *words, uint32_t c) { return 1 - 2 * bit_at(words, c); }
+static int32_t sign_of(const uint64_t *words, uint32_t c) {
+  return 1 - 2 * bit_at(words, c);
+}
 
 /* The accumulator of one output, from the signs themselves. */
 static int32_t naive(const conv_case *c, const built_model *m, const uint64_t *x, uint32_t row, uint32_t column,
@@ -144,8 +148,7 @@ static int32_t naive(const conv_case *c, const built_model *m, const uint64_t *x
       int64_t at_y = (int64_t)row * w->stride_h + (int64_t)i * w->dilation_h - w->pad_top;
       int64_t at_x = (int64_t)column * w->stride_w + (int64_t)j * w->dilation_w - w->pad_left;
       int inside = at_y >= 0 && at_y < c->height && at_x >= 0 && at_x < c->width;
-      const uint64_t *filter =
-        weights + (((size_t)channel * w->kernel_h + i) * w->kernel_w + j) * lqc_words(inputs);
+      const uint64_t *filter = weights + (((size_t)channel * w->kernel_h + i) * w->kernel_w + j) * lqc_words(inputs);
       const uint64_t *pixel = inside ? x + (size_t)(at_y * c->width + at_x) * lqc_words(c->in_channels) : NULL;
       for (uint32_t k = 0; k < inputs; ++k) {
         sum += (inside ? sign_of(pixel, group * inputs + k) : c->pad_value) * sign_of(filter, k);
@@ -172,7 +175,8 @@ static void check_output(const conv_case *c, const built_model *m, const uint64_
       int good;
       if (c->epilogue == LQC_THRESHOLD) {
         const uint64_t *words = (const uint64_t *)y + (size_t)place * lqc_words(c->out_channels);
-        int inverted = op->invert >= 0 && bit_at((const uint64_t *)(const void *)m->constants[op->invert].data, channel);
+        int inverted =
+            op->invert >= 0 && bit_at((const uint64_t *)(const void *)m->constants[op->invert].data, channel);
         good = bit_at(words, channel) == (!(v > threshold_at(m, channel)) ^ inverted);
         if (c->out_channels % 64) {
           good = good && words[c->out_channels / 64] >> (c->out_channels % 64) == 0;
@@ -255,10 +259,19 @@ int main(void) {
   /* K = 33024, the wide kernel, with groups too; and K = 32704 just below it. */
   const uint32_t sizes[][3] = {{516, 1, 3}, {1032, 2, 4}, {511, 1, 3}};
   for (int i = 0; i < 9; ++i) {
-    conv_case c = {.height = 9, .width = 8, .in_channels = sizes[i % 3][0], .out_channels = sizes[i % 3][2],
-                   .groups = sizes[i % 3][1], .window = {8, 8, 1, 1, 1, 1, 1, 0}, .out_height = 2, .out_width = 2,
-                   .pad_value = (int8_t)(i / 3 - 1), .epilogue = (lqc_epilogue)(i / 3), .clip_limit = i / 3 == 1 ? 127 : 0,
-                   .step_log2 = i / 3 == 1 ? 2 : 0, .threshold_dtype = LQC_INT32};
+    conv_case c = {.height = 9,
+                   .width = 8,
+                   .in_channels = sizes[i % 3][0],
+                   .out_channels = sizes[i % 3][2],
+                   .groups = sizes[i % 3][1],
+                   .window = {8, 8, 1, 1, 1, 1, 1, 0},
+                   .out_height = 2,
+                   .out_width = 2,
+                   .pad_value = (int8_t)(i / 3 - 1),
+                   .epilogue = (lqc_epilogue)(i / 3),
+                   .clip_limit = i / 3 == 1 ? 127 : 0,
+                   .step_log2 = i / 3 == 1 ? 2 : 0,
+                   .threshold_dtype = LQC_INT32};
     check_case(&c, &seed);
   }
   return 0;

@@ -44,21 +44,21 @@ static void test_round_trip(void) {
 
 static void test_damaged(void) {
   static const char *const refused[] = {
-    "",
-    "{",
-    "{}",
-    "{'descr': '<f4', 'fortran_order': False}",
-    "{'descr': '<f4', 'fortran_order': True, 'shape': (1,)}",
-    "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
-    "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (1,2,3,4,5,6,7,8,9)}",
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999999,)}",
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (1 2)}",
-    "{'descr': '<f4', 'fortran_order': False 'shape': (1,)}",
-    "{'descr': 'a very long dtype', 'fortran_order': False, 'shape': (1,)}",
-    "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'more': 1}",
-    "{'descr': '<f4, 'fortran_order': False, 'shape': (1,)}",
+      "",
+      "{",
+      "{}",
+      "{'descr': '<f4', 'fortran_order': False}",
+      "{'descr': '<f4', 'fortran_order': True, 'shape': (1,)}",
+      "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+      "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (1,2,3,4,5,6,7,8,9)}",
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999999,)}",
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (1 2)}",
+      "{'descr': '<f4', 'fortran_order': False 'shape': (1,)}",
+      "{'descr': 'a very long dtype', 'fortran_order': False, 'shape': (1,)}",
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (1,), 'more': 1}",
+      "{'descr': '<f4, 'fortran_order': False, 'shape': (1,)}",
   };
   npy_header header;
   char message[NPY_MESSAGE];

@@ -50,11 +50,18 @@ typedef struct image_case {
 
 /* Windows of which each sees a pixel: the pad is smaller than the kernel, and the output as large as fits. */
 static image_case random_image(uint64_t *seed, uint32_t max_channels) {
-  image_case c = {.height = 3 + random_below(seed, 5), .width = 3 + random_below(seed, 5),
+  image_case c = {.height = 3 + random_below(seed, 5),
+                  .width = 3 + random_below(seed, 5),
                   .channels = 1 + random_below(seed, max_channels)};
   lqc_window *w = &c.window;
-  *w = (lqc_window){1 + random_below(seed, 3), 1 + random_below(seed, 3), 1 + random_below(seed, 2),
-                    1 + random_below(seed, 2), 1, 1, 0, 0};
+  *w = (lqc_window){1 + random_below(seed, 3),
+                    1 + random_below(seed, 3),
+                    1 + random_below(seed, 2),
+                    1 + random_below(seed, 2),
+                    1,
+                    1,
+                    0,
+                    0};
   w->pad_top = random_below(seed, w->kernel_h);
   w->pad_left = random_below(seed, w->kernel_w);
   c.out_height = (c.height + w->pad_top - 1) / w->stride_h + 1;
@@ -66,7 +73,8 @@ static image_case random_image(uint64_t *seed, uint32_t max_channels) {
 static size_t tap_of(const image_case *c, uint32_t place, uint32_t tap) {
   const lqc_window *w = &c->window;
   int64_t y = (int64_t)(place / c->out_width) * w->stride_h - w->pad_top + (int64_t)(tap / w->kernel_w) * w->dilation_h;
-  int64_t x = (int64_t)(place % c->out_width) * w->stride_w - w->pad_left + (int64_t)(tap % w->kernel_w) * w->dilation_w;
+  int64_t x =
+      (int64_t)(place % c->out_width) * w->stride_w - w->pad_left + (int64_t)(tap % w->kernel_w) * w->dilation_w;
   return y < 0 || y >= c->height || x < 0 || x >= c->width ? SIZE_MAX : (size_t)(y * c->width + x);
 }
 
@@ -130,7 +138,8 @@ static void test_integer_pools(uint64_t *seed) {
           if (pixel == SIZE_MAX) {
             continue;
           }
-          int value = bits ? bit_at(words_of(&m, image) + pixel * words, channel) : values[pixel * c.channels + channel];
+          int value =
+              bits ? bit_at(words_of(&m, image) + pixel * words, channel) : values[pixel * c.channels + channel];
           expected = bits ? expected & value : value > expected ? value : expected;
         }
         if (bits) {
@@ -248,7 +257,8 @@ static void test_bitpack_and_unpack(uint64_t *seed) {
     uint32_t c = i % channels;
     int positive = x[i] >= (op.thresholds >= 0 ? floats_of(&m, op.thresholds)[c] : 0.0f);
     positive ^= op.invert >= 0 && bit_at(words_of(&m, op.invert), c);
-    EXPECT(y[i] == (positive ? 1.0f : -1.0f), "channels %u (%u words) element %u: %g", channels, words, i, (double)y[i]);
+    EXPECT(y[i] == (positive ? 1.0f : -1.0f), "channels %u (%u words) element %u: %g", channels, words, i,
+           (double)y[i]);
   }
   free(y);
   free(x);

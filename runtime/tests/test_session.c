@@ -63,11 +63,13 @@ static void test_wrong_calls(void) {
   EXPECT(lqc_session_init(NULL, &s.model, NULL, s.memory, 1, &error) == LQC_ERROR_NULL, "session");
   EXPECT(lqc_session_run(NULL, &error) == LQC_ERROR_NULL, "session");
   const lqc_options wrong[] = {
-    {.threads = LQC_MAX_THREADS + 1}, {.isa = LQC_ISA_COUNT}, {.isa = (lqc_isa)-1},
+      {.threads = LQC_MAX_THREADS + 1},
+      {.isa = LQC_ISA_COUNT},
+      {.isa = (lqc_isa)-1},
 #if defined(__x86_64__)
-    {.isa = LQC_ISA_NEON},
+      {.isa = LQC_ISA_NEON},
 #else
-    {.isa = LQC_ISA_AVX2},
+      {.isa = LQC_ISA_AVX2},
 #endif
   };
   for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); ++i) {

@@ -44,8 +44,8 @@ static void check_runs(const lqc_axis *rows, const lqc_axis *columns, uint32_t t
       uint32_t count = lqc_region_runs(runs, &geometry, row_taps, column_taps);
       EXPECT(count == lqc_region_runs(NULL, &geometry, row_taps, column_taps), "count %u", count);
       memset(met, 0xff, filter_words * sizeof(ptrdiff_t));
-      ptrdiff_t place = (ptrdiff_t)((lqc_axis_start(rows, y) * columns->size + lqc_axis_start(columns, x)) *
-                                    (int64_t)pixel_words);
+      ptrdiff_t place =
+          (ptrdiff_t)((lqc_axis_start(rows, y) * columns->size + lqc_axis_start(columns, x)) * (int64_t)pixel_words);
       for (uint32_t r = 0; r < count; ++r) {
         for (uint32_t i = 0; i < runs[r].words; ++i) {
           EXPECT(met[runs[r].weight_word + i] == -1, "filter word %u met twice", runs[r].weight_word + i);
@@ -75,15 +75,15 @@ static void check_runs(const lqc_axis *rows, const lqc_axis *columns, uint32_t t
 int main(void) {
   uint64_t seed = 1;
   for (int i = 0; i < 20000; ++i) {
-    lqc_axis a = {1 + random_below(&seed, 9), 1 + random_below(&seed, 7),  1 + random_below(&seed, 4),
-                  1 + random_below(&seed, 5), random_below(&seed, 9), 1 + random_below(&seed, 12)};
+    lqc_axis a = {1 + random_below(&seed, 9), 1 + random_below(&seed, 7), 1 + random_below(&seed, 4),
+                  1 + random_below(&seed, 5), random_below(&seed, 9),     1 + random_below(&seed, 12)};
     check_axis(&a);
   }
   const lqc_axis extreme = {1u << 24, 65535, 65535, 65535, 65535, 1u << 24};
   lqc_axis_span(&extreme, 0);
   for (int i = 0; i < 1000; ++i) {
     lqc_axis rows = {1 + random_below(&seed, 6), 1 + random_below(&seed, 4), 1 + random_below(&seed, 3),
-                     1 + random_below(&seed, 2), random_below(&seed, 4), 1 + random_below(&seed, 6)};
+                     1 + random_below(&seed, 2), random_below(&seed, 4),     1 + random_below(&seed, 6)};
     lqc_axis columns = rows;
     columns.size = 1 + random_below(&seed, 6);
     columns.kernel = 1 + random_below(&seed, 4);
