@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
@@ -18,7 +17,11 @@ BATCH = 32
 
 def check_percentile(percentile: Any) -> Fraction:
     """The percentile as the decimal fraction that was written down, since 99.99 is no binary one."""
-    if isinstance(percentile, bool) or not isinstance(percentile, numbers.Real) or not 0 < percentile <= 100:
+    if (
+        isinstance(percentile, bool)
+        or not isinstance(percentile, (int, float, np.integer, np.floating))
+        or not 0 < percentile <= 100
+    ):
         raise ValueError(f"percentile is {percentile!r}; accepted are numbers above 0, up to 100")
     return Fraction(str(percentile))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
+
+import numpy as np
 
 from larq_clip._keras import keras
 from larq_clip.models import require_clips
@@ -39,16 +40,20 @@ class TwoStageClipping(keras.callbacks.Callback):
         - Vorabbi et al., "Optimizing data-flow in binary neural networks", section 3.3: training procedure.
     """
 
+    clip_from_epoch: int
+    _clips: dict[str, AccumulatorClip]
+    _ran_an_epoch: bool
+
     def __init__(self, clip_from_epoch: int):
         super().__init__()
         if (
             isinstance(clip_from_epoch, bool)
-            or not isinstance(clip_from_epoch, numbers.Integral)
+            or not isinstance(clip_from_epoch, (int, np.integer))
             or clip_from_epoch < 0
         ):
             raise ValueError(f"clip_from_epoch is {clip_from_epoch!r}; accepted are integers from 0")
         self.clip_from_epoch = int(clip_from_epoch)
-        self._clips: dict[str, AccumulatorClip] = {}
+        self._clips = {}
         self._ran_an_epoch = False
 
     def on_train_begin(self, logs=None):

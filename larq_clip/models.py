@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from larq_clip._binary import REPLACED_BY, is_binary
 from larq_clip._calibration import AccumulatorHistogram, check_percentile, observe
 from larq_clip._keras import keras, lq
 from larq_clip.quantizers import AccumulatorClip
 
-LayerRef = str | keras.layers.Layer
+LayerRef: TypeAlias = "str | keras.layers.Layer"
 
 
 def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -71,17 +71,17 @@ def clip_model(
     automatic = isinstance(step, str) and step == "auto"
     if isinstance(step, str) and not automatic:
         raise ValueError(f"step is {step!r}; accepted are powers of two and 'auto'")
-    AccumulatorClip(bits, 1 if automatic else step)  # refuse wrong values before long work
+    fixed: Any = 1 if automatic else step
+    AccumulatorClip(bits, fixed)  # refuse wrong values before long work
     wanted = check_percentile(percentile)
     if not automatic and calibration_data is not None:
         raise ValueError(f"calibration_data is given, but step is {step!r}; it is used with step='auto' only")
     targets = _targets(_require_graph(model), layers)
     if not automatic:
-        return _copy(model, {id(layer): AccumulatorClip(bits, step) for layer in targets})
+        return _copy(model, {id(layer): AccumulatorClip(bits, fixed) for layer in targets})
     histograms = {id(layer): AccumulatorHistogram() for layer in targets}
     observe(_copy(model, histograms), calibration_data)
-    steps = {key: histogram.smallest_step(bits, wanted) for key, histogram in histograms.items()}
-    return _copy(model, {key: AccumulatorClip(bits, step) for key, step in steps.items()})
+    return _copy(model, {k: AccumulatorClip(bits, h.smallest_step(bits, wanted)) for k, h in histograms.items()})
 
 
 def accumulator_clips(model: keras.Model) -> dict[str, AccumulatorClip]:

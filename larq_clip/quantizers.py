@@ -6,8 +6,9 @@ float32. Strings are accepted wherever Larq takes a quantizer: "accumulator_clip
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
+
+import numpy as np
 
 from larq_clip import arithmetic
 from larq_clip._keras import keras, lq, tf
@@ -29,7 +30,7 @@ def _register(alias: str):
 
 
 def _integer_within(name: str, value: Any, lowest: int, highest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not lowest <= value <= highest:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not lowest <= value <= highest:
         raise ValueError(f"{name} is {value!r}; accepted are the integers from {lowest} to {highest}")
     return int(value)
 
@@ -37,7 +38,7 @@ def _integer_within(name: str, value: Any, lowest: int, highest: int) -> int:
 def _power_of_two(step: Any) -> int | float:
     """The step as an int where it is one, so that configs read well."""
     accepted = f"accepted are the powers of two from 2**-{LARGEST_EXPONENT} to 2**{LARGEST_EXPONENT}"
-    if isinstance(step, bool) or not isinstance(step, numbers.Real):
+    if isinstance(step, bool) or not isinstance(step, (int, float, np.integer, np.floating)):
         raise ValueError(f"step is {step!r}; {accepted}")
     exponent = arithmetic.step_exponent(float(step))
     if abs(exponent) > LARGEST_EXPONENT:
@@ -174,17 +175,19 @@ class AccumulatorClip(lq.quantizers.Quantizer):
 
     def call(self, inputs, training=None):
         require_exact_dtype(inputs.dtype, f"the input of {type(self).__name__} '{self.name}'")
+        state = self._state
+        assert state is not None  # Keras builds before it calls
 
         def clipped():
             # Keras passes False or None outside of training; a tensor where the caller decides late.
             if tf.is_tensor(training) or training:
                 outside = tf.abs(inputs) > self.largest
                 counted = tf.cast(training, tf.int64)
-                self._state.outside.assign_add(counted * tf.math.count_nonzero(outside, dtype=tf.int64))
-                self._state.total.assign_add(counted * tf.size(inputs, out_type=tf.int64))
+                state.outside.assign_add(counted * tf.math.count_nonzero(outside, dtype=tf.int64))
+                state.total.assign_add(counted * tf.size(inputs, out_type=tf.int64))
             return saturating_round(inputs, self.bits, self.step)
 
-        return tf.cond(self._state.switch, clipped, lambda: tf.identity(inputs))
+        return tf.cond(state.switch, clipped, lambda: tf.identity(inputs))
 
     @property
     def largest(self) -> int | float:
@@ -214,8 +217,9 @@ class AccumulatorClip(lq.quantizers.Quantizer):
 
         NaN where there was none.
         """
-        total = 0 if self._state is None else int(self._state.total.numpy())
-        return int(self._state.outside.numpy()) / total if total else float("nan")
+        if self._state is None or not (total := int(self._state.total.numpy())):
+            return float("nan")
+        return int(self._state.outside.numpy()) / total
 
     def reset_saturation(self) -> None:
         """Start counting anew."""
