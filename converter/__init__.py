@@ -17,6 +17,13 @@ def convert_keras_model(model: Any) -> bytes:
     Raises:
         larq_clip.ConversionError: names the layer that cannot be converted, why, and what to do.
     """
-    from larq_clip.converter import keras_importer, pipeline, writer
+    from larq_clip.converter import keras_importer, pipeline, spec, writer
+    from larq_clip.errors import ConversionError
 
-    return writer.write(pipeline.lower(keras_importer.import_model(model)))
+    try:
+        return writer.write(pipeline.lower(keras_importer.import_model(model)))
+    except spec.SpecError as error:
+        raise ConversionError(
+            f"model {model.name!r} does not fit the file format: {error}; make that layer smaller, or, where its sizes "
+            "are ordinary, report a bug of larq_clip"
+        ) from error

@@ -179,6 +179,17 @@ def test_training_mode_in_predict(keras):
         convert_keras_model(model)
 
 
+def test_models_that_do_not_fit_the_format(keras, monkeypatch):
+    from larq_clip.converter import convert_keras_model, spec
+
+    monkeypatch.setattr(spec, "MAX_AXIS", 8)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(9, name="wide")], name="m")
+    with pytest.raises(
+        ConversionError, match=r"model 'm' does not fit the file format: tensor 'wide' has shape \(9,\)"
+    ):
+        convert_keras_model(model)
+
+
 def test_importing_the_converter_loads_no_tensorflow():
     import subprocess
     import sys
