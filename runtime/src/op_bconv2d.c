@@ -78,6 +78,10 @@ static lqc_status check_epilogue(const lqc_prepare *prepare, const lqc_op *op, c
     return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "clip_limit is %u with epilogue Affine; accepted are 0 to %u",
                 op->clip_limit, LQC_MAX_K);
   }
+  if (op->epilogue == LQC_CLIP && output->fraction_count == 0 && op->step_log2 != 0) {
+    return FAIL(prepare, op, LQC_ERROR_MALFORMED, "'%s' has no fraction_bits; with step_log2 %d it must have %d",
+                output->info.name, (int)op->step_log2, -op->step_log2);
+  }
   for (uint32_t i = 0; i < output->fraction_count; ++i) {
     if (output->fraction_bits[i] != -op->step_log2) {
       return FAIL(prepare, op, LQC_ERROR_MALFORMED, "fraction_bits[%u] of '%s' is %d; with step_log2 %d it must be %d",
@@ -256,7 +260,7 @@ static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const 
 /* Scratch memory: sums of a tile for each thread; the regrouped image for all threads together. */
 static lqc_status prepare_scratch(lqc_prepare *prepare, const lqc_op *op, lqc_bconv_state *s) {
   size_t strides = s->sums_stride + (s->groups > 1 ? s->joined_stride : 0);
-  size_t thread_bytes = s->kernel->max_pixels * strides * s->sum_bytes; /* channels < 2^25: cannot wrap in 64 bits */
+  size_t thread_bytes = s->kernel->max_pixels * strides * s->sum_bytes; /* below 2^32 */
   if (thread_bytes > prepare->thread_scratch) {
     prepare->thread_scratch = thread_bytes;
   }

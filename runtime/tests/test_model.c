@@ -36,6 +36,7 @@ BREAK(offset_large, m->tensors[1].offset = UINT64_MAX - 63)
 BREAK(arena_large, m->arena_bytes = UINT64_MAX)
 BREAK(fractions_of_float, m->tensors[1].fraction_count = 1)
 BREAK(fractions_3, m->tensors[7].fraction_count = 3)
+BREAK(fraction_missing, m->tensors[7].fraction_count = 0)
 BREAK(fraction_value, m->tensors[7].fraction_bits[0] = 0)
 BREAK(constant_dtype, m->constants[0].dtype = 9)
 BREAK(constant_bytes, m->constants[0].bytes -= 4)
@@ -113,6 +114,7 @@ static const wrong_model wrong_models[] = {
     {"large arena", arena_large, LQC_ERROR_UNSUPPORTED, "memory"},
     {"fractions of float", fractions_of_float, LQC_ERROR_MALFORMED, "fraction_bits"},
     {"3 fractions", fractions_3, LQC_ERROR_MALFORMED, "fraction_bits"},
+    {"fraction missing", fraction_missing, LQC_ERROR_MALFORMED, "no fraction_bits"},
     {"fraction value", fraction_value, LQC_ERROR_MALFORMED, "'clipped'"},
     {"constant dtype", constant_dtype, LQC_ERROR_UNSUPPORTED, "Constant 0"},
     {"constant bytes", constant_bytes, LQC_ERROR_MALFORMED, "860 bytes"},
