@@ -6,10 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+
+import larq_clip  # noqa: F401  (chooses Keras 2 before a test imports TensorFlow)
 
 ROOT = Path(__file__).parent.parent
 IN_CI = bool(os.environ.get("CI"))

@@ -49,16 +49,21 @@ def inspect(model: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(description, indent=2))
         return
+    from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table(title=f"{model}: {description['name']}, written by {description['producer']}")
-    for heading in ("op", "layers", "kernel", "output", "", "binary MACs", "float MACs", "weight bytes"):
-        table.add_column(heading, justify="right" if heading.endswith(("MACs", "bytes")) else "left", overflow="fold")
+    title = f"{model}: {description['name']}, written by {description['producer']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("op", "layers", "kernel", "output", "epilogue", "binary MACs", "float MACs", "weight bytes"):
+        table.add_column(heading, justify="right" if heading.endswith(("MACs", "bytes")) else "left", no_wrap=True)
     for op in description["ops"]:
         numbers = (f"{op[key]:,}" if op[key] else "" for key in ("binary_macs", "float_macs", "weight_bytes"))
         table.add_row(op["type"], op["name"], op["kernel"], _tensors(op["outputs"]), _details(op), *numbers)
-    console = Console()
+    # A table cut off at the terminal's edge hides what was asked for; a long line does not.
+    wide = Console(width=1000)
+    console = Console(width=Measurement.get(wide, wide.options, table).maximum)
     console.print(table)
     for label, value in (
         ("input", _tensors(description["inputs"])),
