@@ -118,6 +118,17 @@ static void write_pixel(const lqc_bconv_state *s, void *out, const void *sums, u
   }
 }
 
+/* Where the first tap of a region lies for output pixel (row, column): words from the input's start. 0 where no tap is
+ * inside, as such a region has no runs. */
+static ptrdiff_t place_of(const lqc_bconv_state *s, const lqc_region *region, uint32_t row, uint32_t column) {
+  if (region->run_count == 0) {
+    return 0;
+  }
+  int64_t y = lqc_axis_start(&s->rows, row) + (int64_t)region->row_taps.first * s->rows.dilation;
+  int64_t x = lqc_axis_start(&s->columns, column) + (int64_t)region->column_taps.first * s->columns.dilation;
+  return (ptrdiff_t)(((size_t)y * s->columns.size + (size_t)x) * s->input_pixel_words);
+}
+
 static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels, uint8_t *sums,
                      uint8_t *joined) {
   const lqc_bconv_state *s = work->state;
@@ -127,8 +138,7 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
   for (uint32_t p = 0; p < pixels; ++p) {
     uint32_t x = region->first_column + column;
     places[p] = (size_t)row * s->columns.out + x;
-    offsets[p] = (ptrdiff_t)((lqc_axis_start(&s->rows, row) * s->columns.size + lqc_axis_start(&s->columns, x)) *
-                             (int64_t)s->input_pixel_words);
+    offsets[p] = place_of(s, region, row, x);
     if (++column == region->columns) {
       column = 0;
       ++row;

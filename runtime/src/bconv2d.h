@@ -10,11 +10,12 @@
 /* Output pixels that see the same taps. */
 typedef struct lqc_region {
   uint32_t first_row, first_column, columns, pixels;
+  lqc_taps row_taps, column_taps;
   size_t first_tile;
   const lqc_run *runs;
   uint32_t run_count;
-  uint32_t missing;    /* channels of one group's taps that add nothing, for padding with 0 */
-  const void *initial; /* sums of the padded taps, [groups][sums_stride]; NULL: 0 */
+  uint32_t missing; /* channels of one group's taps that add nothing, for padding with 0 */
+  void *initial;    /* sums of the padded taps, [groups][sums_stride]; NULL: 0 */
 } lqc_region;
 
 typedef struct lqc_bconv_state {

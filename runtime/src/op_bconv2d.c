@@ -213,6 +213,8 @@ static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const u
   if (op->pad_value != 0 && outside > 0) {
     LQC_TRY(lqc_bump_take(prepare->bump, s->groups * s->sums_stride, s->sum_bytes, &memory, prepare->error));
     if (memory) {
+                         .row_taps = rows.taps,
+                         .column_taps = columns.taps,
       fill_initial(s, op->pad_value, filters, rows.taps, columns.taps, memory);
     }
     region->initial = memory;

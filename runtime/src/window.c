@@ -53,8 +53,8 @@ uint32_t lqc_region_runs(lqc_run *runs, const lqc_run_geometry *geometry, lqc_ta
   lqc_run run = {0, 0, 0};
   for (uint32_t i = rows.first; i < rows.end; ++i) {
     for (uint32_t j = columns.first; j < columns.end; ++j) {
-      ptrdiff_t offset = (ptrdiff_t)((size_t)i * geometry->dilation_h * geometry->row_words +
-                                     (size_t)j * geometry->dilation_w * geometry->pixel_words);
+      ptrdiff_t offset = (ptrdiff_t)((size_t)(i - rows.first) * geometry->dilation_h * geometry->row_words +
+                                     (size_t)(j - columns.first) * geometry->dilation_w * geometry->pixel_words);
       uint32_t weight_word = (i * geometry->kernel_w + j) * geometry->tap_words;
       if (run.words > 0 && run.input_offset + (ptrdiff_t)run.words == offset &&
           run.weight_word + run.words == weight_word) {

@@ -43,8 +43,9 @@ lqc_taps lqc_axis_taps(const lqc_axis *axis, uint32_t position);
 /* The span that starts at output position `first`. */
 lqc_span lqc_axis_span(const lqc_axis *axis, uint32_t first);
 
-/* The runs of a region: taps that are neighbours in memory, in the input and in the filter, become one run. Returns
- * their number; with runs NULL it only counts. */
+/* The runs of a region: taps that are neighbours in memory, in the input and in the filter, become one run. Their input
+ * offsets count from the first tap inside, so that they and the places of pixels both lie inside the image: no pointer
+ * is ever formed outside it. Returns their number; with runs NULL it only counts. */
 uint32_t lqc_region_runs(lqc_run *runs, const lqc_run_geometry *geometry, lqc_taps rows, lqc_taps columns);
 
 #endif /* LQC_WINDOW_H */

@@ -44,9 +44,12 @@ static void check_runs(const lqc_axis *rows, const lqc_axis *columns, uint32_t t
       uint32_t count = lqc_region_runs(runs, &geometry, row_taps, column_taps);
       EXPECT(count == lqc_region_runs(NULL, &geometry, row_taps, column_taps), "count %u", count);
       memset(met, 0xff, filter_words * sizeof(ptrdiff_t));
-      ptrdiff_t place =
-          (ptrdiff_t)((lqc_axis_start(rows, y) * columns->size + lqc_axis_start(columns, x)) * (int64_t)pixel_words);
+      int64_t first_y = lqc_axis_start(rows, y) + (int64_t)row_taps.first * rows->dilation;
+      int64_t first_x = lqc_axis_start(columns, x) + (int64_t)column_taps.first * columns->dilation;
+      ptrdiff_t place = (ptrdiff_t)((first_y * columns->size + first_x) * (int64_t)pixel_words);
+      EXPECT(count == 0 || (place >= 0 && first_y < rows->size && first_x < columns->size), "first tap outside");
       for (uint32_t r = 0; r < count; ++r) {
+        EXPECT(runs[r].input_offset >= 0, "run %u starts at %td", r, runs[r].input_offset);
         for (uint32_t i = 0; i < runs[r].words; ++i) {
           EXPECT(met[runs[r].weight_word + i] == -1, "filter word %u met twice", runs[r].weight_word + i);
           met[runs[r].weight_word + i] = place + runs[r].input_offset + (ptrdiff_t)i;

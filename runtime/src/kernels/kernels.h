@@ -21,7 +21,7 @@
 /* Consecutive words of the input that meet consecutive words of a filter: one tap, or all taps of a kernel row
  * where they are neighbours in memory. */
 typedef struct lqc_run {
-  ptrdiff_t input_offset; /* words, from the place of tap (0, 0) */
+  ptrdiff_t input_offset; /* words, from the place of the first tap that takes part; not negative */
   uint32_t weight_word;   /* first word within one filter [kernel_h][kernel_w][words] */
   uint32_t words;
 } lqc_run;
@@ -29,7 +29,7 @@ typedef struct lqc_run {
 /* Some output pixels that see the same taps, and all output channels (of one group). */
 typedef struct lqc_bconv_tile {
   const uint64_t *input;          /* pixel p, run r, word i: input[pixel_offsets[p] + runs[r].input_offset + i] */
-  const ptrdiff_t *pixel_offsets; /* [pixels]; words; may be negative where the sum above is not */
+  const ptrdiff_t *pixel_offsets; /* [pixels]; words; where the first tap that takes part is, inside the input */
   uint32_t pixels;                /* 1 .. kernel->max_pixels */
   const lqc_run *runs;            /* [run_count], may be 0 */
   uint32_t run_count;
