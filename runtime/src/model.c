@@ -207,15 +207,18 @@ lqc_status lqc_model_load(lqc_model *model, const void *data, size_t size, lqc_e
   return lqc_succeed(error);
 }
 
-const lqc_model_view *lqc_model_get_view(const lqc_model *model) {
-  const lqc_model_view *view = (const lqc_model_view *)(const void *)model;
-  return view != NULL && view->tag == LQC_MODEL_TAG ? view : NULL;
+bool lqc_model_get_view(const lqc_model *model, lqc_model_view *view) {
+  if (model == NULL) {
+    return false;
+  }
+  memcpy(view, model, sizeof(*view));
+  return view->tag == LQC_MODEL_TAG;
 }
 
-#define LQC_DEFINE_COUNT(what)                              \
-  size_t lqc_model_##what##_count(const lqc_model *model) { \
-    const lqc_model_view *view = lqc_model_get_view(model); \
-    return view ? view->what##s.count : 0;                  \
+#define LQC_DEFINE_COUNT(what)                                        \
+  size_t lqc_model_##what##_count(const lqc_model *model) {           \
+    lqc_model_view view;                                              \
+    return lqc_model_get_view(model, &view) ? view.what##s.count : 0; \
   }
 LQC_DEFINE_COUNT(input)
 LQC_DEFINE_COUNT(output)
@@ -223,25 +226,28 @@ LQC_DEFINE_COUNT(tensor)
 LQC_DEFINE_COUNT(op)
 
 size_t lqc_model_input_tensor(const lqc_model *model, size_t input) {
-  const lqc_model_view *view = lqc_model_get_view(model);
-  return view && input < view->inputs.count ? lqc_vector_u32(&view->inputs, (uint32_t)input) : SIZE_MAX;
+  lqc_model_view view;
+  return lqc_model_get_view(model, &view) && input < view.inputs.count ? lqc_vector_u32(&view.inputs, (uint32_t)input)
+                                                                       : SIZE_MAX;
 }
 
 size_t lqc_model_output_tensor(const lqc_model *model, size_t output) {
-  const lqc_model_view *view = lqc_model_get_view(model);
-  return view && output < view->outputs.count ? lqc_vector_u32(&view->outputs, (uint32_t)output) : SIZE_MAX;
+  lqc_model_view view;
+  return lqc_model_get_view(model, &view) && output < view.outputs.count
+             ? lqc_vector_u32(&view.outputs, (uint32_t)output)
+             : SIZE_MAX;
 }
 
 lqc_status lqc_model_tensor_info(const lqc_model *model, size_t tensor, lqc_tensor_info *info) {
-  const lqc_model_view *view = lqc_model_get_view(model);
+  lqc_model_view view;
   lqc_tensor found;
-  if (view == NULL || info == NULL) {
+  if (!lqc_model_get_view(model, &view) || info == NULL) {
     return LQC_ERROR_NULL;
   }
-  if (tensor >= view->tensors.count) {
+  if (tensor >= view.tensors.count) {
     return LQC_ERROR_OPTION;
   }
-  LQC_TRY(lqc_read_tensor(view, (uint32_t)tensor, &found, NULL));
+  LQC_TRY(lqc_read_tensor(&view, (uint32_t)tensor, &found, NULL));
   *info = found.info;
   return LQC_OK;
 }

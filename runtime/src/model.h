@@ -85,8 +85,9 @@ typedef struct lqc_op {
   int32_t weights, thresholds, invert, multiplier, offset, bias;
 } lqc_op;
 
-/* The view inside a loaded model, NULL for NULL or one that was not loaded. */
-const lqc_model_view *lqc_model_get_view(const lqc_model *model);
+/* Copies the view out of a loaded model; false for NULL or one that was not loaded. A copy, because lqc_model is
+ * declared as another type. */
+bool lqc_model_get_view(const lqc_model *model, lqc_model_view *view);
 
 /* index is below the vector's count. */
 lqc_status lqc_read_tensor(const lqc_model_view *view, uint32_t index, lqc_tensor *tensor, lqc_error *error);

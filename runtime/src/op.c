@@ -98,9 +98,8 @@ static lqc_status fail_constant(const lqc_prepare *prepare, const lqc_op *op, co
 
 /* Whether float32 values hold a NaN, or an infinity where that is not accepted. */
 static bool has_bad_float(const lqc_constant *constant, bool infinities) {
-  const uint32_t *raw = constant->data;
   for (size_t i = 0; i < constant->bytes / 4; ++i) {
-    uint32_t magnitude = raw[i] & 0x7fffffffu;
+    uint32_t magnitude = lqc_float_bits(constant->data, i) & 0x7fffffffu;
     if (magnitude > 0x7f800000u || (magnitude == 0x7f800000u && !infinities)) {
       return true;
     }

@@ -2,6 +2,8 @@
 #ifndef LQC_OP_H
 #define LQC_OP_H
 
+#include <string.h>
+
 #include "kernels.h"
 #include "model.h"
 #include "pool.h"
@@ -111,3 +113,10 @@ static inline float lqc_relu(float x) {
 }
 
 #endif /* LQC_OP_H */
+/* The bits of the i-th float32, whatever type the memory was written as. */
+static inline uint32_t lqc_float_bits(const void *floats, size_t i) {
+  uint32_t bits;
+  memcpy(&bits, (const uint8_t *)floats + i * sizeof(bits), sizeof(bits));
+  return bits;
+}
+

@@ -125,32 +125,34 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
 }
 
 lqc_status lqc_session_size(const lqc_model *model, const lqc_options *options, size_t *bytes, lqc_error *error) {
-  const lqc_model_view *view = lqc_model_get_view(model);
+  lqc_model_view view;
+  bool loaded = lqc_model_get_view(model, &view);
   lqc_options checked;
   lqc_kernels kernels;
   lqc_bump bump = {NULL, 0};
   lqc_session *none;
-  if (view == NULL || bytes == NULL) {
+  if (!loaded || bytes == NULL) {
     return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_size: %s",
-                    view == NULL ? "model is NULL or was not loaded" : "bytes is NULL");
+                    !loaded ? "model is NULL or was not loaded" : "bytes is NULL");
   }
   LQC_TRY(read_options(options, &checked, &kernels, error));
-  LQC_TRY(lqc_check_plan(view, error));
-  LQC_TRY(build(&bump, view, &checked, &kernels, &none, error));
+  LQC_TRY(lqc_check_plan(&view, error));
+  LQC_TRY(build(&bump, &view, &checked, &kernels, &none, error));
   *bytes = bump.used;
   return lqc_succeed(error);
 }
 
 lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const lqc_options *options, void *memory,
                             size_t bytes, lqc_error *error) {
-  const lqc_model_view *view = lqc_model_get_view(model);
+  lqc_model_view view;
+  bool loaded = lqc_model_get_view(model, &view);
   lqc_options checked;
   lqc_kernels kernels;
   size_t needed;
-  if (session == NULL || view == NULL || memory == NULL) {
+  if (session == NULL || !loaded || memory == NULL) {
     return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_init: %s",
                     session == NULL ? "session is NULL"
-                    : view == NULL  ? "model is NULL or was not loaded"
+                    : !loaded       ? "model is NULL or was not loaded"
                                     : "memory is NULL");
   }
   if ((uintptr_t)memory % LQC_ALIGNMENT != 0) {
@@ -164,7 +166,7 @@ lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const
   LQC_TRY(read_options(options, &checked, &kernels, error));
   lqc_bump bump = {memory, 0};
   lqc_session *built;
-  LQC_TRY(build(&bump, view, &checked, &kernels, &built, error));
+  LQC_TRY(build(&bump, &view, &checked, &kernels, &built, error));
   LQC_TRY(lqc_pool_start(built->pool, checked.threads, error));
   *session = built;
   return lqc_succeed(error);
@@ -179,19 +181,18 @@ void lqc_session_destroy(lqc_session *session) {
 /* ---- Running -------------------------------------------------------------------------------------------------- */
 
 static lqc_status check_finite(const lqc_tensor *tensor, const void *data, lqc_error *error) {
-  const uint32_t *raw = data;
   size_t count = tensor->info.bytes / sizeof(float);
   uint32_t found = 0;
   for (size_t i = 0; i < count; ++i) {
-    found |= (raw[i] & 0x7f800000u) == 0x7f800000u; /* no branch: this loop is vectorized */
+    found |= (lqc_float_bits(data, i) & 0x7f800000u) == 0x7f800000u; /* no branch: this loop is vectorized */
   }
   for (size_t i = 0; found && i < count; ++i) {
-    if ((raw[i] & 0x7f800000u) == 0x7f800000u) {
+    if ((lqc_float_bits(data, i) & 0x7f800000u) == 0x7f800000u) {
       size_t pixel = i / tensor->channels;
       return lqc_fail(
           error, LQC_ERROR_NOT_FINITE,
           "input '%s' holds %s at element %zu (row %zu, column %zu, channel %zu); accepted are finite numbers",
-          tensor->info.name, raw[i] & 0x007fffffu ? "a NaN" : "an infinity", i, pixel / tensor->width,
+          tensor->info.name, lqc_float_bits(data, i) & 0x007fffffu ? "a NaN" : "an infinity", i, pixel / tensor->width,
           pixel % tensor->width, i % tensor->channels);
     }
   }
