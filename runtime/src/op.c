@@ -15,6 +15,16 @@ lqc_status lqc_bump_take(lqc_bump *bump, size_t count, size_t element_bytes, voi
   return LQC_OK;
 }
 
+lqc_status lqc_spend_work(const lqc_prepare *prepare, const lqc_op *op, uint64_t steps) {
+  if (steps <= *prepare->work_left) {
+    *prepare->work_left -= steps;
+    return LQC_OK;
+  }
+  return lqc_fail(prepare->error, LQC_ERROR_UNSUPPORTED,
+                  "op '%s' (%s): preparing the model takes more work than a file of %u bytes is given", op->name,
+                  lqc_op_kind_name(op->kind), prepare->view->buffer.size);
+}
+
 lqc_status lqc_expect_dtype(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *tensor, const char *role,
                             unsigned mask) {
   if (mask & LQC_MASK(tensor->info.dtype)) {
@@ -130,6 +140,7 @@ lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, con
     return LQC_OK;
   }
   LQC_TRY(lqc_read_constant(prepare->view, (uint32_t)index, constant, prepare->error));
+  LQC_TRY(lqc_spend_work(prepare, op, constant->bytes));
   if (!(mask & LQC_MASK(constant->dtype))) {
     return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (%s): %s (constant %u) has the wrong dtype %s",
                     op->name, lqc_op_kind_name(op->kind), field, constant->index, lqc_dtype_name(constant->dtype));

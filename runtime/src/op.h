@@ -28,6 +28,7 @@ typedef struct lqc_prepare {
   lqc_bump *bump;
   size_t thread_scratch; /* bytes, the largest that any op needs for each thread */
   size_t shared_scratch; /* bytes, the same for all threads together */
+  uint64_t *work_left;   /* see lqc_spend_work() */
 } lqc_prepare;
 
 /* ---- Running -------------------------------------------------------------------------------------------------- */
@@ -70,6 +71,10 @@ LQC_OP_LIST(LQC_DECLARE_OP)
 
 #define LQC_MASK(dtype) (1u << (dtype))
 
+/* Takes `steps` from the work that preparing may do. Ops may share constants, and a window of a few bytes may have many
+ * kinds of borders: without a bound, a small hostile file could keep init busy for hours. */
+lqc_status lqc_spend_work(const lqc_prepare *prepare, const lqc_op *op, uint64_t steps);
+
 /* tensor->info.dtype is in `mask`; `role` is "input" or "output". */
 lqc_status lqc_expect_dtype(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *tensor, const char *role,
                             unsigned mask);
@@ -108,11 +113,6 @@ lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *stat
 /* Multiply-accumulates of a convolution with in_channels (of one group), saturated: a count for information. */
 uint64_t lqc_count_macs(const lqc_window *window, const lqc_tensor *output, uint32_t in_channels);
 
-static inline float lqc_relu(float x) {
-  return x > 0.0f ? x : 0.0f;
-}
-
-#endif /* LQC_OP_H */
 /* The bits of the i-th float32, whatever type the memory was written as. */
 static inline uint32_t lqc_float_bits(const void *floats, size_t i) {
   uint32_t bits;
@@ -120,3 +120,8 @@ static inline uint32_t lqc_float_bits(const void *floats, size_t i) {
   return bits;
 }
 
+static inline float lqc_relu(float x) {
+  return x > 0.0f ? x : 0.0f;
+}
+
+#endif /* LQC_OP_H */

@@ -4,10 +4,6 @@
 #include "bconv2d.h"
 #include "checked.h"
 
-/* Bound on taps over all regions: what preparing takes time and memory for. A hostile window reaches it, no real one:
- * a 3x3 convolution has 49 at most. */
-#define MAX_REGION_TAPS (1u << 22)
-
 #define FAIL(prepare, op, status, format, ...) \
   lqc_fail((prepare)->error, status, "op '%s' (BinaryConv2D): " format, (op)->name, __VA_ARGS__)
 
@@ -156,38 +152,56 @@ static lqc_status prepare_weights(lqc_prepare *prepare, const lqc_op *op, const 
   return LQC_OK;
 }
 
-/* Whether tap (i, j) is inside. */
-static bool tap_inside(lqc_taps rows, lqc_taps columns, uint32_t i, uint32_t j) {
-  return i >= rows.first && i < rows.end && j >= columns.first && j < columns.end;
-}
-
-/* Disagreements of the taps outside, which hold +1 (bits 0) or -1 (bits 1) in every true channel. */
-static void fill_initial(const lqc_bconv_state *s, int8_t pad_value, const uint64_t *filters, lqc_taps rows,
-                         lqc_taps columns, void *initial) {
-  size_t tap_words = lqc_words(s->group_inputs);
-  memset(initial, 0, s->groups * s->sums_stride * s->sum_bytes);
-  for (uint32_t c = 0; c < s->groups * s->group_outputs; ++c) {
-    const uint64_t *filter = filters + (size_t)c * s->filter_words;
-    uint32_t sum = 0;
-    for (uint32_t i = 0; i < s->rows.kernel; ++i) {
-      for (uint32_t j = 0; j < s->columns.kernel; ++j) {
-        if (!tap_inside(rows, columns, i, j)) {
-          uint32_t ones = lqc_count_bits(filter + ((size_t)i * s->columns.kernel + j) * tap_words, tap_words);
-          sum += pad_value > 0 ? ones : s->group_inputs - ones;
-        }
-      }
-    }
-    size_t place = c / s->group_outputs * s->sums_stride + c % s->group_outputs;
-    if (s->kernel->wide) {
-      ((uint32_t *)initial)[place] = sum;
-    } else {
-      ((uint16_t *)initial)[place] = (uint16_t)sum; /* at most K */
+/* Ones of the filter's taps (i, j) with i < rows and j < columns, for every rows and columns: table[rows][columns]. */
+static void sum_taps(const lqc_bconv_state *s, const uint64_t *filter, uint32_t *table) {
+  size_t tap_words = lqc_words(s->group_inputs), stride = (size_t)s->columns.kernel + 1;
+  memset(table, 0, stride * sizeof(*table));
+  for (uint32_t i = 0; i < s->rows.kernel; ++i) {
+    uint32_t row = 0;
+    table += stride;
+    table[0] = 0;
+    for (uint32_t j = 0; j < s->columns.kernel; ++j, filter += tap_words) {
+      row += lqc_count_bits(filter, tap_words);
+      table[j + 1] = row + table[(ptrdiff_t)j + 1 - (ptrdiff_t)stride];
     }
   }
 }
 
-static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
-                                 const lqc_bconv_state *s, lqc_span rows, lqc_span columns, lqc_region *region) {
+/* Disagreements of the taps outside, which hold +1 (bits 0) or -1 (bits 1) in every true channel; at most K. Any region
+ * is a difference of four sums over corners, so each filter is read once, however many regions there are. */
+static uint32_t outside_sum(const lqc_bconv_state *s, const lqc_region *region, int8_t pad_value,
+                            const uint32_t *table) {
+  size_t stride = (size_t)s->columns.kernel + 1;
+  lqc_taps rows = region->row_taps, columns = region->column_taps;
+  const uint32_t *top = table + rows.first * stride, *bottom = table + rows.end * stride;
+  uint32_t inside_ones = bottom[columns.end] - bottom[columns.first] - top[columns.end] + top[columns.first];
+  uint32_t ones = table[s->rows.kernel * stride + s->columns.kernel] - inside_ones;
+  uint32_t taps = s->rows.kernel * s->columns.kernel - (rows.end - rows.first) * (columns.end - columns.first);
+  return pad_value > 0 ? ones : taps * s->group_inputs - ones;
+}
+
+static void fill_initials(const lqc_bconv_state *s, int8_t pad_value, const uint64_t *filters, lqc_region *regions,
+                          uint32_t *table) {
+  for (uint32_t c = 0; c < s->groups * s->group_outputs; ++c) {
+    size_t place = c / s->group_outputs * s->sums_stride + c % s->group_outputs;
+    sum_taps(s, filters + (size_t)c * s->filter_words, table);
+    for (size_t r = 0; r < s->region_count; ++r) {
+      void *initial = regions[r].initial;
+      if (initial == NULL) {
+        continue;
+      }
+      uint32_t sum = outside_sum(s, &regions[r], pad_value, table);
+      if (s->kernel->wide) {
+        ((uint32_t *)initial)[place] = sum;
+      } else {
+        ((uint16_t *)initial)[place] = (uint16_t)sum;
+      }
+    }
+  }
+}
+
+static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const lqc_bconv_state *s, lqc_span rows,
+                                 lqc_span columns, lqc_region *region) {
   const lqc_run_geometry geometry = {s->columns.kernel,    s->rows.dilation,
                                      s->columns.dilation,  lqc_words(s->group_inputs),
                                      s->input_pixel_words, s->input_pixel_words * s->columns.size};
@@ -199,6 +213,8 @@ static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const u
   uint32_t outside = s->rows.kernel * s->columns.kernel - inside;
   *region = (lqc_region){.first_row = rows.first,
                          .first_column = columns.first,
+                         .row_taps = rows.taps,
+                         .column_taps = columns.taps,
                          .columns = columns.end - columns.first,
                          .pixels = (uint32_t)pixels,
                          .first_tile = s->tile_count,
@@ -213,9 +229,7 @@ static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const u
   if (op->pad_value != 0 && outside > 0) {
     LQC_TRY(lqc_bump_take(prepare->bump, s->groups * s->sums_stride, s->sum_bytes, &memory, prepare->error));
     if (memory) {
-                         .row_taps = rows.taps,
-                         .column_taps = columns.taps,
-      fill_initial(s, op->pad_value, filters, rows.taps, columns.taps, memory);
+      memset(memory, 0, s->groups * s->sums_stride * s->sum_bytes);
     }
     region->initial = memory;
   }
@@ -236,10 +250,8 @@ static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const 
   void *memory = NULL;
   measure_axis(&s->rows, &row_spans, &row_taps);
   measure_axis(&s->columns, &column_spans, &column_taps);
-  if (row_taps * column_taps > MAX_REGION_TAPS || row_spans * column_spans > MAX_REGION_TAPS) {
-    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "its window of %u x %u needs %zu x %zu kinds of border",
-                s->rows.kernel, s->columns.kernel, row_spans, column_spans);
-  }
+  /* K <= 2^24 bounds the taps and so the spans: no overflow. */
+  LQC_TRY(lqc_spend_work(prepare, op, (uint64_t)row_spans * column_spans * 8 + row_taps * column_taps));
   LQC_TRY(lqc_bump_take(prepare->bump, row_spans * column_spans, sizeof(lqc_region), &memory, prepare->error));
   lqc_region *regions = memory;
   for (lqc_span rows = {0, 0, {0, 0}}; rows.end < s->rows.out;) {
@@ -247,7 +259,7 @@ static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const 
     for (lqc_span columns = {0, 0, {0, 0}}; columns.end < s->columns.out;) {
       lqc_region region;
       columns = lqc_axis_span(&s->columns, columns.end);
-      LQC_TRY(prepare_region(prepare, op, filters, s, rows, columns, &region));
+      LQC_TRY(prepare_region(prepare, op, s, rows, columns, &region));
       if (regions) {
         regions[s->region_count] = region;
       }
@@ -256,6 +268,13 @@ static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const 
     }
   }
   s->regions = regions;
+  if (op->pad_value != 0) {
+    size_t sums = ((size_t)s->rows.kernel + 1) * ((size_t)s->columns.kernel + 1);
+    LQC_TRY(lqc_bump_take(prepare->bump, sums, sizeof(uint32_t), &memory, prepare->error));
+    if (memory) {
+      fill_initials(s, op->pad_value, filters, regions, memory);
+    }
+  }
   return LQC_OK;
 }
 

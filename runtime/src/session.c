@@ -5,6 +5,11 @@
 #include "op.h"
 #include "plan.h"
 
+/* Bound on the steps of preparing a model, a few nanoseconds each: no real model comes near. What is proportional to
+ * the session's memory is not counted. */
+#define WORK ((uint64_t)1 << 24)
+#define WORK_PER_BYTE ((uint64_t)64)
+
 struct lqc_session {
   lqc_model_view view;
   lqc_kernels kernels;
@@ -50,6 +55,9 @@ static lqc_status place_tensors(lqc_bump *bump, const lqc_model_view *view, bool
       arena_bytes = SIZE_MAX; /* refused in the next line */
     }
     LQC_TRY(lqc_bump_take(bump, arena_bytes, 1, &arena, error));
+    if (arena) {
+      memset(arena, 0, arena_bytes); /* as a whole: any number of tensors may lie in the same place */
+    }
   }
   for (uint32_t t = 0; t < view->tensors.count; ++t) {
     lqc_tensor tensor;
@@ -62,10 +70,21 @@ static lqc_status place_tensors(lqc_bump *bump, const lqc_model_view *view, bool
     }
     if (places) {
       places[t] = place;
-      memset(place, 0, tensor.info.bytes);
+      if (keep) {
+        memset(place, 0, tensor.info.bytes);
+      }
     }
   }
   return LQC_OK;
+}
+
+/* Steps of preparing an op that are not counted elsewhere: comparing fraction bits, and finding the spans of its
+ * window, each by a bisection of an axis. */
+static uint64_t steps_of(const lqc_op *op, const lqc_tensor *input, const lqc_tensor *output) {
+  uint64_t rows = 2 * (uint64_t)op->window.kernel_h + 1, columns = 2 * (uint64_t)op->window.kernel_w + 1;
+  uint64_t spans =
+      (rows < output->height ? rows : output->height) + (columns < output->width ? columns : output->width);
+  return 32 * spans + input->fraction_count + output->fraction_count;
 }
 
 static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_node *nodes) {
@@ -80,6 +99,7 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
     LQC_TRY(lqc_read_op(prepare->view, i, &op, prepare->error));
     LQC_TRY(lqc_read_tensor(prepare->view, op.input, &input, prepare->error));
     LQC_TRY(lqc_read_tensor(prepare->view, op.output, &output, prepare->error));
+    LQC_TRY(lqc_spend_work(prepare, &op, steps_of(&op, &input, &output)));
     lqc_node node = {.name = op.name, .kind = op.kind};
     LQC_TRY(prepare_op[op.kind](prepare, &op, &input, &output, &node));
     if (nodes) {
@@ -109,7 +129,12 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
                              .tensors = places,
                              .nodes = nodes};
   }
-  lqc_prepare prepare = {.view = view, .kernels = session ? &session->kernels : kernels, .error = error, .bump = bump};
+  uint64_t work_left = WORK + WORK_PER_BYTE * view->buffer.size;
+  lqc_prepare prepare = {.view = view,
+                         .kernels = session ? &session->kernels : kernels,
+                         .error = error,
+                         .bump = bump,
+                         .work_left = &work_left};
   LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
   LQC_TRY(prepare_ops(&prepare, places, nodes));
   if (!lqc_align_size(prepare.thread_scratch, LQC_ALIGNMENT, &prepare.thread_scratch)) {

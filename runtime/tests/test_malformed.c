@@ -47,8 +47,57 @@ static lqc_status use_copy(const uint8_t *data, size_t size) {
   return status;
 }
 
+/* Status of lqc_session_size(), the first that reads the whole model. */
+static lqc_status size_status(const built_model *m, lqc_error *error) {
+  built_file file = build_file(m);
+  lqc_model model;
+  size_t bytes;
+  EXPECT(lqc_model_load(&model, file.data, file.size, error) == LQC_OK, "%s", error->message);
+  lqc_status status = lqc_session_size(&model, NULL, &bytes, error);
+  free(file.data);
+  return status;
+}
+
+/* Small files that would keep init busy for long. One such op is accepted where it is quick enough. */
+static void test_work(void) {
+  built_model m;
+  lqc_error error;
+  for (uint32_t pools = 1; pools <= 16; pools += 15) { /* windows with 131071 kinds of border */
+    model_start(&m);
+    m.inputs[m.input_count++] = add_tensor(&m, "x", LQC_INT8, 150000, 1, 1);
+    for (uint32_t i = 0; i < pools; ++i) {
+      add_tensor(&m, "y", LQC_INT8, 150000, 1, 1);
+      lqc_op op = make_op(LQC_OP_MAX_POOL_2D, "pool", i, i + 1);
+      op.window = (lqc_window){65535, 1, 1, 1, 1, 1, 65534, 0};
+      add_op(&m, op);
+    }
+    m.outputs[m.output_count++] = pools;
+    lqc_status status = size_status(&m, &error);
+    EXPECT(status == (pools == 1 ? LQC_OK : LQC_ERROR_UNSUPPORTED), "%u pools: status %d", pools, (int)status);
+    EXPECT(pools == 1 || strstr(error.message, "more work"), "%s", error.message);
+    model_end(&m);
+  }
+  for (uint32_t kernel = 64; kernel <= 16384; kernel += 16320) { /* borders times taps */
+    const uint32_t weights[] = {1, kernel, 1, 1}, one[] = {1};
+    uint64_t seed = 5;
+    model_start(&m);
+    m.inputs[m.input_count++] = add_tensor(&m, "x", LQC_BIT, 20000, 1, 1);
+    m.outputs[m.output_count++] = add_tensor(&m, "y", LQC_BIT, 20000, 1, 1);
+    lqc_op op = make_op(LQC_OP_BINARY_CONV_2D, "conv", 0, 1);
+    op.window = (lqc_window){kernel, 1, 1, 1, 1, 1, kernel / 2, 0};
+    op.pad_value = -1;
+    op.weights = add_random_bits(&m, 4, weights, &seed);
+    op.thresholds = add_constant(&m, LQC_INT8, 1, one, NULL);
+    add_op(&m, op);
+    lqc_status status = size_status(&m, &error);
+    EXPECT(status == (kernel == 64 ? LQC_OK : LQC_ERROR_UNSUPPORTED), "kernel %u: status %d", kernel, (int)status);
+    model_end(&m);
+  }
+}
+
 int main(void) {
   built_model m;
+  test_work();
   sample_network(&m, 7);
   built_file file = build_file(&m);
   EXPECT(use_copy(file.data, file.size) == LQC_OK, "the file itself");
