@@ -12,6 +12,7 @@ from larq_clip.converter.passes.fuse_activations import fuse_activations
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
 from larq_clip.converter.passes.lower_accumulators import lower_accumulators
 from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
+from larq_clip.converter.passes.separate_outputs import separate_outputs
 from larq_clip.converter.passes.share_signs import share_signs
 from larq_clip.converter.passes.sink_flatten import sink_flatten
 
@@ -25,6 +26,7 @@ class Stage(NamedTuple):
 
 PIPELINE: tuple[Stage, ...] = (
     Stage(float_outputs, "first: afterwards an output is a reader like any other"),
+    Stage(separate_outputs, "after float_outputs, so that it copies float32; before the fusions, which spare outputs"),
     Stage(
         sink_flatten,
         "before fuse_thresholds, which looks for the ops between a layer and a sign and stops at a Flatten",

@@ -291,6 +291,8 @@ def check(graph: ir.Graph, *, lowered: bool = False) -> None:
             raise SpecError(f"tensor {name!r} is {tensor.dtype.name.lower()}; inputs and outputs must be float32")
     if len(set(graph.inputs)) != len(graph.inputs) or not graph.outputs:
         raise SpecError(f"inputs {graph.inputs} must differ and outputs {graph.outputs} must not be empty")
+    if lowered and len(set(graph.outputs)) != len(graph.outputs):
+        raise SpecError(f"outputs {graph.outputs} must differ")
     written = set(graph.inputs)
     for op in graph.ops:
         _check_op(graph, op, written, lowered)

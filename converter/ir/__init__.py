@@ -6,7 +6,7 @@ holds `BatchNorm`, `AccumulatorClip` and binary convolutions that leave their ra
 
 from __future__ import annotations
 
-from larq_clip.converter.ir.graph import Graph, GraphError, Replacement, evaluate, redirect
+from larq_clip.converter.ir.graph import Graph, GraphError, Replacement, evaluate, redirect, unused_name
 from larq_clip.converter.ir.ops import (
     AccumulatorClip,
     Activation,
@@ -54,5 +54,6 @@ __all__ = [
     "image_shape",
     "join_names",
     "redirect",
+    "unused_name",
     "values",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,11 +98,7 @@ class Graph:
 
     def unused_name(self, wanted: str) -> str:
         """`wanted`, with a number appended where a tensor has that name already."""
-        name, number = wanted, 1
-        while name in self.tensors:
-            number += 1
-            name = f"{wanted}:{number}"
-        return name
+        return unused_name(wanted, self.tensors)
 
     def replace(self, change: Replacement) -> Graph:
         """This graph with a rewrite applied; ops and tensors that nothing needs any more are gone."""
@@ -117,6 +113,15 @@ class Graph:
             if op not in change.removed:
                 ops.append(op)
         return Graph.build(self.name, tensors.values(), ops, self.inputs, self.outputs)
+
+
+def unused_name(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, with a number appended where that name is taken."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}:{number}"
+    return name
 
 
 def redirect(op: Op, old: str, new: str) -> Op:

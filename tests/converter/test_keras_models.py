@@ -182,6 +182,25 @@ def test_functional_model_with_branches(keras):
     assert all(lowered.tensors[name].dtype is DType.FLOAT32 for name in lowered.outputs)
 
 
+def test_one_tensor_as_several_outputs(keras):
+    """By name, and by a layer that does nothing in inference."""
+    from larq_clip._keras import lq
+    from larq_clip.interpreter import Interpreter
+
+    x = keras.Input((70,))
+    y = lq.layers.QuantDense(9, name="dense", **binary())(x)
+    signs = lq.quantizers.SteSign(name="signs")(y)
+    model = keras.Model(x, [y, signs, keras.layers.Dropout(0.5)(y), signs, y])
+    randomize(model)
+    lowered = check(model)
+    assert lowered.outputs == ("dense", "signs", "dense:again", "signs:again", "dense:again:2")
+    images = dyadic(np.random.default_rng(0), (3, 70))
+    for actual, expected in zip(
+        Interpreter(writer.write(lowered)).predict(images), model.predict(images, verbose=0), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
+
+
 def test_explicit_sign_layers(keras):
     """Signs as layers of their own, pooled and flattened after the sign, as in some Larq models."""
     from larq_clip._keras import lq

@@ -14,6 +14,7 @@ from larq_clip.converter.passes.fuse_activations import fuse_activations
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
 from larq_clip.converter.passes.lower_accumulators import lower_accumulators
 from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
+from larq_clip.converter.passes.separate_outputs import separate_outputs
 from larq_clip.converter.passes.share_signs import share_signs
 from larq_clip.converter.passes.sink_flatten import sink_flatten
 from larq_clip.errors import ConversionError
@@ -25,7 +26,7 @@ AFFINE_RTOL = 8 * 8 * 2.0**-24
 
 def test_every_pass_is_in_the_pipeline_once():
     names = [stage.run.__name__ for stage in pipeline.PIPELINE]
-    assert len(set(names)) == len(names) == 8
+    assert len(set(names)) == len(names) == 9
     assert all(stage.reason for stage in pipeline.PIPELINE)
 
 
@@ -52,6 +53,26 @@ def test_float_outputs_keeps_the_scale_of_integers():
 def test_float_outputs_leaves_float_outputs():
     graph = Sketch((4, 4, 5)).conv("c", 3).graph()
     assert float_outputs(graph) is graph
+
+
+# ---- separate_outputs -----------------------------------------------------------------------------------------------
+
+
+def test_separate_outputs_copies_what_is_listed_again():
+    graph = Sketch((4, 4, 5)).conv("c", 3).relu("r").graph("c", "r", "c", "c")
+    result = separate_outputs(graph)
+    assert result.outputs == ("c", "r", "c:again", "c:again:2")
+    assert_same(graph, result)
+    arrays = run(result)
+    for name in result.outputs[2:]:
+        np.testing.assert_array_equal(arrays[name], arrays["c"])
+    with pytest.raises(spec.SpecError, match="must differ"):
+        spec.check(graph, lowered=True)
+
+
+def test_separate_outputs_leaves_outputs_that_differ():
+    graph = Sketch((4, 4, 5)).conv("c", 3).relu("r").graph("c", "r")
+    assert separate_outputs(graph) is graph
 
 
 # ---- sink_flatten ---------------------------------------------------------------------------------------------------
