@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define ATTEMPTS 100
+
 static char target[PATH_MAX], temporary[PATH_MAX + 32];
 static FILE *open_file;
 static volatile sig_atomic_t exists; /* temporary names a file of ours */
@@ -54,9 +56,13 @@ FILE *atomic_open(const char *path, char *message, size_t room) {
   } else {
     strcpy(target, path);
   }
-  snprintf(temporary, sizeof(temporary), "%s.%ld.tmp", target, (long)getpid());
   catch_signals();
-  int descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
+  int descriptor = -1;
+  /* A killed process leaves its file behind, and in a container the next one may well have the same number. */
+  for (int attempt = 0; descriptor < 0 && attempt < ATTEMPTS && (attempt == 0 || errno == EEXIST); ++attempt) {
+    snprintf(temporary, sizeof(temporary), "%s.%ld-%d.tmp", target, (long)getpid(), attempt);
+    descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
+  }
   if (descriptor < 0) {
     snprintf(message, room, "%s cannot be written: %s", path, strerror(errno));
     return NULL;

@@ -34,7 +34,7 @@ static FILE *open_for_reading(const char *path) {
 static void *read_file(const char *path, size_t *size) {
   FILE *file = open_for_reading(path);
   if (fseek(file, 0, SEEK_END) != 0) {
-    die("%s: %s", path, strerror(errno));
+    die("%s cannot be read: a model must be a regular file, not a pipe", path);
   }
   long end = ftell(file);
   if (end < 0 || end == LONG_MAX || fseek(file, 0, SEEK_SET) != 0) { /* LONG_MAX: a folder */
@@ -135,6 +135,22 @@ static void write_output(FILE *file, const lqc_tensor_info *info, const void *da
   }
 }
 
+/* Refuses a file too short for the images its header promises, before any is run. A pipe is checked while it is read.
+ */
+static void check_length(FILE *file, size_t images, size_t image_bytes, const char *path) {
+  long start = ftell(file);
+  if (start < 0 || fseek(file, 0, SEEK_END) != 0) {
+    return;
+  }
+  size_t complete = (size_t)(ftell(file) - start) / image_bytes;
+  if (complete < images) {
+    die("%s is cut off in image %zu of %zu", path, complete, images);
+  }
+  if (fseek(file, start, SEEK_SET) != 0) {
+    die("%s cannot be read: %s", path, strerror(errno));
+  }
+}
+
 static uint64_t nanoseconds_now(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
@@ -194,6 +210,7 @@ int main(int argc, char **argv) {
     die("%s %s", a.input, message);
   }
   report.images = check_images(&images, &input_info, a.input);
+  check_length(input, report.images, input_info.bytes, a.input);
   if (report.images > SIZE_MAX / sizeof(uint64_t) / a.repeat / 2) {
     die("%zu images times %lu are too many", report.images, a.repeat);
   }
@@ -210,12 +227,12 @@ int main(int argc, char **argv) {
     }
   }
   run_images(&a, session, input, &input_info, output, &output_info, &report);
-  if (output != NULL && atomic_commit(message, sizeof(message)) != 0) {
-    die("%s", message);
-  }
   report_print(&report, session, a.json, a.options.profile);
   if (fflush(stdout) != 0 || ferror(stdout)) {
     die("the report cannot be written: %s", strerror(errno));
+  }
+  if (output != NULL && atomic_commit(message, sizeof(message)) != 0) { /* last: any error leaves the old file */
+    die("%s", message);
   }
   lqc_session_destroy(session);
   fclose(input);
