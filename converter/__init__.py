@@ -8,8 +8,15 @@ from typing import Any
 def convert_keras_model(model: Any) -> bytes:
     """The .lcb file of a Keras 2 model with Larq or larq_clip layers, as bytes.
 
-    The model's weights and its clips' state are taken as they are now. What the file computes equals
-    ``model.predict`` bit for bit in all signs and integers, and up to float32 rounding in the outputs.
+    The model's weights and its clips' state are taken as they are now. What the file computes equals the Keras layers,
+    executed one by one as in ``model(images, training=False)``, bit for bit in all signs and integers, and up to
+    float32 rounding in the outputs. A sign after float32 layers whose sums round (an input or weights that are not
+    dyadic, a batch norm before an average pool) may differ where the sum is near zero.
+
+    ``model.predict`` computes the same, with one exception: TensorFlow's graph optimizer merges a convolution that has
+    neither bias nor clip with the batch norm that directly follows it, and the merged kernel rounds differently. A sign
+    may then differ where the batch norm's output is 0 up to rounding. To rule it out:
+    ``tf.config.optimizer.set_experimental_options({"remapping": False})`` before predicting.
 
     Args:
         model: a built `tf.keras.Sequential` or functional `tf.keras.Model`.

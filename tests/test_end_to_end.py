@@ -40,8 +40,8 @@ def keras_tensors(model, images) -> dict[str, np.ndarray]:
         quantizer = getattr(layer, "input_quantizer", None)
         if quantizer is not None:
             wanted[f"{layer.name}:input"] = quantizer(layer.input)
-    values = keras.Model(model.inputs, list(wanted.values())).predict(images, verbose=0)
-    return dict(zip(wanted, values, strict=True))
+    values = keras.Model(model.inputs, list(wanted.values()))(images, training=False)
+    return {name: np.asarray(value) for name, value in zip(wanted, values, strict=True)}
 
 
 def test_every_tensor_equals_the_reference_and_keras(converted):

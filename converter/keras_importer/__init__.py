@@ -1,8 +1,8 @@
 """Import a Keras 2 model: Sequential or functional, with Larq or larq_clip layers. The only room that sees TensorFlow.
 
-The imported graph computes what ``model.predict`` computes. Of a Keras layer X it has the tensors ``X:input``,
-``X:accumulator``, ``X:clipped``, ``X:linear`` (before the activation) as far as they exist, and X itself, the layer's
-output. Layers that do nothing in inference (Dropout, a linear Activation, Flatten of a vector) leave no trace.
+The imported graph computes what the layers compute one by one, as in ``model(images, training=False)``. Of a Keras
+layer X it has the tensors ``X:input``, ``X:accumulator``, ``X:clipped``, ``X:linear`` (before the activation) as far as
+they exist, and X itself, the layer's output. Layers that do nothing in inference (Dropout, a linear Activation, Flatten of a vector) leave no trace.
 """
 
 from __future__ import annotations
