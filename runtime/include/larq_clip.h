@@ -16,11 +16,15 @@
  *     const float *scores = lqc_session_output(session, 0);
  *     lqc_session_destroy(session);                            5. end its threads; then free the memory
  *
- * Promises. No function prints, aborts or calls malloc. There are no mutable globals: sessions are independent, and
- * many may share one loaded model from different threads, each session being used by one thread at a time. Loading
- * checks every offset of the file and init checks every shape, so a damaged or hostile file gives a status and a
- * message, never an access outside the given memory. lqc_session_run allocates nothing and takes no locks when it
- * has one thread.
+ * Promises. No function prints, aborts or calls malloc (where init starts threads, the C library may). There are no
+ * mutable globals: sessions are independent, and many may share one loaded model from different threads, each session
+ * being used by one thread at a time. Loading checks every offset of the file and init checks every shape, so a damaged
+ * or hostile file gives a status and a message, never an access outside the given memory. lqc_session_run allocates
+ * nothing, and takes no locks when it has one thread.
+ *
+ * Time. Loading and init take time in proportion to the bytes of the file and of the session, whatever the file holds.
+ * A run takes what the shapes in the file ask for, which a hostile file of a few bytes can make very long: whoever runs
+ * files of strangers should be able to end the process.
  *
  * Every function returns LQC_OK or says what is wrong; with `error` not NULL, error->message names the op, tensor or
  * field, the value received and what is accepted. On failure no output argument is changed.
@@ -139,7 +143,7 @@ LQC_API lqc_status lqc_model_tensor_info(const lqc_model *model, size_t tensor, 
 typedef struct lqc_session lqc_session;
 
 typedef struct lqc_options {
-  uint32_t threads; /* 0 and 1: the calling thread alone; at most LQC_MAX_THREADS */
+  uint32_t threads; /* 0 and 1: the calling thread alone; at most LQC_MAX_THREADS, 1 in a build without threads */
   lqc_isa isa;      /* LQC_ISA_AUTO, or one for which lqc_isa_available() */
   int keep_tensors; /* not 0: every tensor keeps a place of its own, so that lqc_session_tensor() can be read
                        after a run; takes more memory */
@@ -158,8 +162,9 @@ LQC_API lqc_status lqc_session_size(const lqc_model *model, const lqc_options *o
 LQC_API lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const lqc_options *options,
                                     void *memory, size_t bytes, lqc_error *error);
 
-/* Where to write an input (before each run: a run may overwrite it) and read an output (until the next run).
- * NULL for an index out of range. Layout: row-major, see lqc_model_tensor_info(). */
+/* Where to write an input (before each run: a run may overwrite it) and read an output (before the next input is
+ * written: it may lie in the same place). NULL for an index out of range. Layout: row-major, see
+ * lqc_model_tensor_info(). */
 LQC_API void *lqc_session_input(lqc_session *session, size_t input);
 LQC_API const void *lqc_session_output(const lqc_session *session, size_t output);
 
@@ -185,7 +190,7 @@ LQC_API lqc_status lqc_session_op_info(const lqc_session *session, size_t op, lq
 /* Instruction set in use. */
 LQC_API lqc_isa lqc_session_isa(const lqc_session *session);
 
-/* Ends the session's threads. NULL is allowed. */
+/* Ends the session's threads; the session is then no longer one. NULL is allowed. */
 LQC_API void lqc_session_destroy(lqc_session *session);
 
 #ifdef __cplusplus

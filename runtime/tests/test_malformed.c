@@ -103,7 +103,9 @@ int main(void) {
   EXPECT(use_copy(file.data, file.size) == LQC_OK, "the file itself");
   for (size_t size = 0; size < file.size; ++size) {
     lqc_status status = use_copy(file.data, size);
+    lqc_model model;
     EXPECT(status != LQC_OK, "prefix of %zu of %zu bytes", size, file.size);
+    EXPECT(lqc_model_load(&model, file.data, size, NULL) == status, "prefix of %zu bytes, without an error", size);
     EXPECT((status == LQC_ERROR_NOT_A_MODEL) == (size < 8), "prefix of %zu bytes: status %d", size, (int)status);
   }
   static const uint8_t changes[] = {0x01, 0x08, 0x80, 0xff};

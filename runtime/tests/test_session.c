@@ -165,6 +165,54 @@ static void test_determinism(void) {
   model_end(&m);
 }
 
+/* Many sessions on one model, each in a thread of its own and two of them with workers: for the thread sanitizer. */
+typedef struct shared_model {
+  const lqc_model *model;
+  float expected[10]; /* scores of the image of seed 3 */
+} shared_model;
+
+static void use_model(const void *context, uint32_t thread, size_t begin, size_t end) {
+  const shared_model *shared = context;
+  lqc_options options = {.threads = thread < 2 && lqc_pool_max_threads() > 1 ? 2 : 1};
+  for (size_t i = begin; i < end; ++i) {
+    lqc_session *session = NULL;
+    lqc_error error;
+    size_t bytes;
+    void *memory = NULL;
+    EXPECT(lqc_session_size(shared->model, &options, &bytes, &error) == LQC_OK, "%s", error.message);
+    EXPECT(posix_memalign(&memory, LQC_ALIGNMENT, bytes) == 0, "%zu bytes", bytes);
+    for (int again = 0; again < 2; ++again) { /* the same memory serves one session after the other */
+      EXPECT(lqc_session_init(&session, shared->model, &options, memory, bytes, NULL) == LQC_OK, "init");
+      fill_image(lqc_session_input(session, 0), 3);
+      EXPECT(lqc_session_run(session, NULL) == LQC_OK, "run");
+      EXPECT(memcmp(lqc_session_output(session, 0), shared->expected, sizeof(shared->expected)) == 0, "item %zu", i);
+      lqc_session_destroy(session);
+    }
+    free(memory);
+  }
+}
+
+static void test_shared_model(void) {
+  built_model m;
+  lqc_error error;
+  void *memory = NULL;
+  uint32_t threads = lqc_pool_max_threads() < 4 ? 1 : 4;
+  sample_network(&m, 7);
+  test_session s = open_session(&m, NULL);
+  shared_model shared = {.model = &s.model};
+  fill_image(lqc_session_input(s.session, 0), 3);
+  EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
+  memcpy(shared.expected, lqc_session_output(s.session, 0), sizeof(shared.expected));
+  EXPECT(posix_memalign(&memory, LQC_ALIGNMENT, lqc_pool_bytes(threads)) == 0, "memory");
+  lqc_pool *pool = memory;
+  EXPECT(lqc_pool_start(pool, threads, &error) == LQC_OK, "%s", error.message);
+  lqc_pool_run(pool, use_model, &shared, 12);
+  lqc_pool_stop(pool);
+  free(memory);
+  close_session(&s);
+  model_end(&m);
+}
+
 /* A pool does every item once, in shares that depend on nothing but the counts. */
 typedef struct counters {
   uint8_t done[100];
@@ -206,5 +254,6 @@ int main(void) {
   test_inputs();
   test_determinism();
   test_pool();
+  test_shared_model();
   return 0;
 }
