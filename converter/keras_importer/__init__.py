@@ -2,7 +2,8 @@
 
 The imported graph computes what the layers compute one by one, as in ``model(images, training=False)``. Of a Keras
 layer X it has the tensors ``X:input``, ``X:accumulator``, ``X:clipped``, ``X:linear`` (before the activation) as far as
-they exist, and X itself, the layer's output. Layers that do nothing in inference (Dropout, a linear Activation, Flatten of a vector) leave no trace.
+they exist, and X itself, the layer's output. Layers that do nothing in inference (Dropout, a linear Activation, Flatten
+of a vector) leave no trace.
 """
 
 from __future__ import annotations
@@ -35,11 +36,18 @@ def import_model(model: Any) -> ir.Graph:
         number = calls[layer.name] = calls.get(layer.name, 0) + 1
         call = LayerImport(builder, layer, layer.name if number == 1 else f"{layer.name}#{number}")
         sources, results = _as_list(node.keras_inputs), _as_list(node.outputs)
-        if type(layer) not in HANDLERS or len(sources) != 1 or len(results) != 1:
+        if isinstance(layer, keras.Model):
             raise call.error(
-                f"layers of this type, with {len(sources)} inputs, are not supported",
+                "models inside of models are not supported",
+                "apply its layers one by one: for layer in inner.layers: x = layer(x)",
+            )
+        if type(layer) not in HANDLERS:
+            raise call.error(
+                "layers of this type are not supported",
                 f"supported are {supported_layers()}; convert the part of the model without it",
             )
+        if len(sources) != 1 or len(results) != 1:
+            raise call.error(f"it has {len(sources)} inputs and {len(results)} outputs", "give it one tensor")
         if node.call_kwargs.get("training"):
             raise call.error("it is called with training=True, so that it trains even in predict", "leave that out")
         if layer.compute_dtype != "float32":
@@ -80,8 +88,8 @@ def _import_input(builder: GraphBuilder, keras_tensor: Any) -> ir.Tensor:
     name, shape, dtype = keras_tensor.name, tuple(keras_tensor.shape[1:]), keras_tensor.dtype
     if len(shape) not in (1, 3) or None in shape:
         raise ConversionError(
-            f"input {name!r} has shape {(None, *shape)}; accepted are fixed shapes (batch, height, width, channels) "
-            "and (batch, channels). Build the model with such an input_shape, e.g. (28, 28, 1) in place of (28, 28)"
+            f"input {name!r} has shape {(None, *shape)}; accepted are (batch, height, width, channels) and "
+            "(batch, channels) with fixed numbers. Build the model with such an input_shape, e.g. (28, 28, 1)"
         )
     if dtype != "float32":
         raise ConversionError(f"input {name!r} is {getattr(dtype, 'name', dtype)}; accepted is float32")
