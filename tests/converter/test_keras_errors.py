@@ -40,7 +40,11 @@ def layers(keras):
         "conv1d": (k.Reshape((36, 4)), image, r"target_shape is \(36, 4\); accepted are 1 and 3 axes"),
         "zero padding": (k.ZeroPadding2D(), image, "ZeroPadding2D.*not supported"),
         "lambda": (k.Lambda(lambda x: x + 1), image, "Lambda.*not supported"),
-        "nested": (keras.Sequential([k.Dense(3)]), (4,), "models inside of models are not supported; apply its layers one by one"),
+        "nested": (
+            keras.Sequential([k.Dense(3)]),
+            (4,),
+            "models inside of models are not supported; apply its layers one by one",
+        ),
         "subclass": (type("MyDense", (k.Dense,), {})(3), (4,), "MyDense.*not supported"),
         "tanh": (k.Activation("tanh"), image, "its activation is 'tanh'; accepted are 'linear', 'relu', 'softmax'"),
         "conv tanh": (k.Conv2D(3, 3, activation="tanh"), image, "its activation is 'tanh'"),
