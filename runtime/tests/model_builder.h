@@ -6,7 +6,7 @@
 #include "model.h"
 #include "pool.h"
 
-#define BUILDER_ITEMS 32
+#define BUILDER_ITEMS 64
 
 /* What a file is to hold. Fields may be changed before build_file() to make a wrong model. */
 typedef struct built_model {

@@ -248,6 +248,59 @@ static conv_case random_case(uint64_t *seed) {
   return c;
 }
 
+/* Accumulators and thresholds at both ends, +-K, on both sides of the largest K of the 16-bit kernels. The middle pixel
+ * is inside, the others are padding. */
+static void test_largest_k(uint64_t *seed) {
+  for (uint32_t k = LQC_BCONV_MAX_K; k <= LQC_BCONV_MAX_K + 1; ++k) {
+    for (int turn = 0; turn < 9; ++turn) {
+      conv_case c = {.height = 1,
+                     .width = 1,
+                     .in_channels = k,
+                     .out_channels = 4,
+                     .groups = 1,
+                     .window = {1, 1, 1, 1, 1, 1, 1, 1},
+                     .out_height = 3,
+                     .out_width = 3,
+                     .pad_value = (int8_t)(turn / 3 - 1),
+                     .epilogue = (lqc_epilogue)(turn % 3),
+                     .clip_limit = turn % 3 == LQC_CLIP ? 127 : 0,
+                     .step_log2 = turn % 3 == LQC_CLIP ? 8 : 0,
+                     .threshold_dtype = LQC_INT32};
+      built_model m;
+      lqc_error error;
+      lqc_op_info info;
+      describe(&c, &m, seed);
+      size_t words = lqc_words(k);
+      uint64_t *filters = (uint64_t *)(void *)m.constants[m.ops[0].op.weights].data;
+      uint64_t *x = calloc(words, 8); /* +1 in all channels; filters 0 and 3 too, 1 and 2 hold -1 */
+      memset(filters, 0, 4 * words * 8);
+      for (uint32_t i = 0; i < k; ++i) {
+        filters[words + i / 64] |= (uint64_t)1 << (i % 64);
+        filters[2 * words + i / 64] |= (uint64_t)1 << (i % 64);
+      }
+      if (c.epilogue == LQC_THRESHOLD) { /* a > T: just, just, just not, just not */
+        const int32_t n = (int32_t)k, thresholds[] = {n - 1, -n - 1, -n, n};
+        memcpy(m.constants[m.ops[0].op.thresholds].data, thresholds, sizeof(thresholds));
+      }
+      for (int isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
+        if (!lqc_isa_available((lqc_isa)isa)) {
+          continue;
+        }
+        lqc_options options = {.threads = lqc_pool_max_threads() < 3 ? 1 : 3, .isa = (lqc_isa)isa};
+        test_session s = open_session(&m, &options);
+        memcpy(lqc_session_input(s.session, 0), x, words * 8);
+        EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
+        check_output(&c, &m, x, lqc_session_output(s.session, 0), lqc_isa_name((lqc_isa)isa));
+        EXPECT(lqc_session_op_info(s.session, 0, &info) == LQC_OK, "op");
+        EXPECT((strstr(info.kernel, "wide") != NULL) == (k > LQC_BCONV_MAX_K), "K %u runs on %s", k, info.kernel);
+        close_session(&s);
+      }
+      free(x);
+      model_end(&m);
+    }
+  }
+}
+
 int main(void) {
   uint64_t seed = 2;
   test_limits();
@@ -256,6 +309,7 @@ int main(void) {
     conv_case c = random_case(&seed);
     check_case(&c, &seed);
   }
+  test_largest_k(&seed);
   /* K = 33024, the wide kernel, with groups too; and K = 32704 just below it. */
   const uint32_t sizes[][3] = {{516, 1, 3}, {1032, 2, 4}, {511, 1, 3}};
   for (int i = 0; i < 9; ++i) {

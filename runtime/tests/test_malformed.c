@@ -95,8 +95,77 @@ static void test_work(void) {
   }
 }
 
+/* Many ops may name one constant; reading a megabyte for each of them is not free. */
+static void test_shared_constant(void) {
+  const uint32_t many[] = {1u << 18};
+  built_model m;
+  lqc_error error;
+  model_start(&m);
+  int32_t constant = add_constant(&m, LQC_FLOAT32, 1, many, NULL);
+  m.inputs[m.input_count++] = add_tensor(&m, "x", LQC_FLOAT32, 0, 0, many[0]);
+  for (uint32_t i = 0; i + 1 < BUILDER_ITEMS; ++i) {
+    add_tensor(&m, "y", LQC_FLOAT32, 0, 0, many[0]);
+    lqc_op op = make_op(LQC_OP_AFFINE, "norm", i, i + 1);
+    op.multiplier = op.offset = constant;
+    add_op(&m, op);
+  }
+  m.outputs[m.output_count++] = BUILDER_ITEMS - 1;
+  EXPECT(size_status(&m, &error) == LQC_ERROR_UNSUPPORTED && strstr(error.message, "more work"), "%s", error.message);
+  model_end(&m);
+}
+
+/* A Reshape may lie exactly where its input does, not half over it. */
+static void test_half_over(void) {
+  built_model m;
+  lqc_error error;
+  for (uint64_t offset = 0; offset <= 128; offset += 64) {
+    model_start(&m);
+    m.inputs[m.input_count++] = add_tensor(&m, "x", LQC_FLOAT32, 1, 1, 32);
+    m.outputs[m.output_count++] = add_tensor(&m, "y", LQC_FLOAT32, 0, 0, 32);
+    add_op(&m, make_op(LQC_OP_RESHAPE, "flatten", 0, 1));
+    m.tensors[1].offset = offset;
+    lqc_status status = size_status(&m, &error);
+    EXPECT(status == (offset == 64 ? LQC_ERROR_MALFORMED : LQC_OK), "offset %d: %d", (int)offset, (int)status);
+    model_end(&m);
+  }
+}
+
+/* Damage that no field of the builder makes: offsets of the root table and of its first field, a string's end. */
+static void expect_damage(const built_file *file, size_t at, uint32_t value, size_t bytes, const char *word) {
+  lqc_model model;
+  lqc_error error;
+  uint8_t *copy = exact_copy(file->data, file->size);
+  memcpy(copy + at, &value, bytes); /* little-endian, as all machines this builds for */
+  lqc_status status = lqc_model_load(&model, copy, file->size, &error);
+  EXPECT(status != LQC_OK && strstr(error.message, word), "byte %zu: %s", at, status ? error.message : "accepted");
+  free(copy);
+}
+
+static void test_raw_damage(void) {
+  built_model m;
+  sample_network(&m, 7);
+  built_file file = build_file(&m);
+  uint32_t root, vtable_distance;
+  memcpy(&root, file.data, 4);
+  memcpy(&vtable_distance, file.data + root, 4);
+  size_t name = 0;
+  while (memcmp(file.data + name, "unpacked", 9) != 0) {
+    ++name;
+  }
+  expect_damage(&file, 0, root + 2, 4, "not a multiple of 4");
+  expect_damage(&file, 0, (uint32_t)file.size - 3, 4, "outside the file");
+  expect_damage(&file, root - vtable_distance + 4, 2, 2, "lies outside its table");
+  expect_damage(&file, root - vtable_distance + 4, 0xfffc, 2, "lies outside its table");
+  expect_damage(&file, name + 8, 'x', 1, "terminating zero");
+  free(file.data);
+  model_end(&m);
+}
+
 int main(void) {
   built_model m;
+  test_shared_constant();
+  test_half_over();
+  test_raw_damage();
   test_work();
   sample_network(&m, 7);
   built_file file = build_file(&m);

@@ -74,6 +74,8 @@ BREAK(overlap_output, m->tensors[12].offset = m->tensors[11].offset)
 BREAK(conv_dtype, m->tensors[1].dtype = LQC_INT32)
 BREAK(conv_shape, m->constants[OP(m, 0)->weights].shape[0] = 1; m->constants[OP(m, 0)->weights].shape[1] = 9)
 BREAK(conv_nan, ((float *)(void *)m->constants[OP(m, 0)->weights].data)[5] = (float)(0.0 / 0.0 * 1.0))
+BREAK(multiplier_infinity, memcpy(m->constants[OP(m, 2)->multiplier].data, "\0\0\x80\x7f", 4))
+BREAK(accumulator, OP(m, 4)->window.kernel_h = 4096; OP(m, 4)->window.kernel_w = 513)
 BREAK(threshold_nan, memset(m->constants[OP(m, 3)->thresholds].data, 0xff, 4))
 BREAK(weights_tail, m->constants[OP(m, 4)->weights].data[7] = 1)
 BREAK(invert_tail, m->constants[OP(m, 4)->invert].data[15] = 0x80)
@@ -152,6 +154,8 @@ static const wrong_model wrong_models[] = {
     {"dtype of a convolution", conv_dtype, LQC_ERROR_UNSUPPORTED, "int32"},
     {"shape of weights", conv_shape, LQC_ERROR_MALFORMED, "axis 0 of weights"},
     {"NaN in weights", conv_nan, LQC_ERROR_MALFORMED, "NaN"},
+    {"infinity in multiplier", multiplier_infinity, LQC_ERROR_MALFORMED, "infinity"},
+    {"accumulator beyond float32", accumulator, LQC_ERROR_UNSUPPORTED, "accumulator beyond 16777216"},
     {"NaN in thresholds", threshold_nan, LQC_ERROR_MALFORMED, "NaN"},
     {"tail of weights", weights_tail, LQC_ERROR_MALFORMED, "above the last channel"},
     {"tail of invert", invert_tail, LQC_ERROR_MALFORMED, "invert"},
