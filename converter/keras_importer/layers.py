@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larq_clip import arithmetic
+from larq_clip._binary import produces_signs
 from larq_clip._keras import keras, lq, tf
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Tensor, Window, image_shape
 from larq_clip.converter.keras_importer.context import LayerImport, Step
 from larq_clip.converter.keras_importer.quantizers import (
+    PROBES,
     accumulator_clip,
     is_signs,
     quantized_input,
@@ -118,8 +120,11 @@ def _full_precision(
 
 def _batch_norm(call: LayerImport, source: Tensor) -> Tensor:
     layer = call.layer
-    if tuple(np.atleast_1d(layer.axis)) != (len(source.shape),):
-        raise call.error(f"its axis is {layer.axis} of {len(source.shape) + 1}", "normalize the last axis, axis=-1")
+    if layer.virtual_batch_size is not None:  # it splits the batch, so that the axes are others
+        raise call.error(f"its virtual_batch_size is {layer.virtual_batch_size}", "leave it out, inference needs none")
+    axes = tuple(np.atleast_1d(layer.axis).tolist())
+    if axes != (len(source.shape),):
+        raise call.error(f"its axis is {axes} of {len(source.shape) + 1}", "normalize the last axis, axis=-1")
     mean = call.constant("moving_mean", layer.moving_mean)
     variance = call.constant("moving_variance", layer.moving_variance)
     if np.any(variance + np.float32(layer.epsilon) <= 0):
@@ -153,10 +158,12 @@ def _activation(call: LayerImport, function: Any) -> list[tuple[str, Step]]:
         return [("", _relu(call))]
     if function in (keras.activations.softmax, tf.nn.softmax):
         return [("", _softmax(call))]
-    if isinstance(function, lq.quantizers.Quantizer):
+    if produces_signs(function, [PROBES]):
         return [("", lambda x, output: signs(call, function, x, output, "activation"))]
     name = getattr(function, "__name__", type(function).__name__)
-    raise call.error(f"its activation is {name!r}", "accepted are 'linear', 'relu', 'softmax' and signs ('ste_sign')")
+    raise call.error(
+        f"its activation is {name!r}", "accepted are 'linear', 'relu', 'softmax' and signs (larq.quantizers.SteSign())"
+    )
 
 
 def _relu(call: LayerImport) -> Step:

@@ -54,7 +54,8 @@ def layers(keras):
         "channels first": (k.Conv2D(3, 3, data_format="channels_first"), image, "channels_first.*use 'channels_last'"),
         "pool first": (k.MaxPooling2D(data_format="channels_first"), image, "channels_first"),
         "mean first": (k.GlobalAveragePooling2D("channels_first"), image, "channels_first"),
-        "norm axis": (k.BatchNormalization(axis=1), image, "its axis is .*normalize the last axis"),
+        "norm axis": (k.BatchNormalization(axis=1), image, r"its axis is \(1,\) of 4; normalize the last axis"),
+        "norm batch": (k.BatchNormalization(virtual_batch_size=1), image, "virtual_batch_size is 1; leave it out"),
         "norm nan": (broken_norm(), image, "its gamma holds NaN or infinity"),
         "norm variance": (
             k.BatchNormalization(moving_variance_initializer=keras.initializers.Constant(-1)),
@@ -102,7 +103,17 @@ def layers(keras):
 
 NAMES = (
     *("depthwise", "conv1d", "zero padding", "lambda", "nested", "subclass", "tanh", "conv tanh", "relu6", "leaky"),
-    *("softmax axis", "channels first", "pool first", "mean first", "norm axis", "norm nan", "norm variance", "half"),
+    *(
+        "softmax axis",
+        "channels first",
+        "pool first",
+        "mean first",
+        "norm axis",
+        "norm batch",
+        "norm nan",
+        "norm variance",
+        "half",
+    ),
     *("double", "dorefa", "heaviside", "wrong at zero", "heaviside layer", "pad values", "float pad values"),
     *("float groups", "float clip", "other clip", "clip layer"),
 )

@@ -212,6 +212,7 @@ def test_explicit_sign_layers(keras):
         [
             keras.Input((8, 8, 6)),
             keras.layers.Activation(lq.quantizers.SteSign()),
+            keras.layers.Activation(lq.quantizers.ste_sign),
             lq.layers.QuantConv2D(12, 3, padding="same", pad_values=1.0, **weights),
             keras.layers.BatchNormalization(),
             lq.quantizers.ApproxSign(),
