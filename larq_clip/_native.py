@@ -115,7 +115,13 @@ def library() -> ctypes.CDLL:
     except OSError as error:
         raise RuntimeLibraryError(f"the C runtime {path} cannot be loaded: {error}") from error
     for name, (result, arguments) in _FUNCTIONS.items():
-        function = getattr(loaded, name)
+        try:
+            function = getattr(loaded, name)
+        except AttributeError:
+            raise RuntimeLibraryError(
+                f"{path} is not the C runtime of larq-clip {larq_clip.__version__}: it has no function {name}; "
+                f"reinstall larq-clip, or correct {LIBRARY_VARIABLE}"
+            ) from None
         function.restype, function.argtypes = result, arguments
     version = loaded.lqc_version().decode()
     if version != larq_clip.__version__:

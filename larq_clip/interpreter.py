@@ -75,7 +75,7 @@ class Interpreter:
     ):
         if isa not in _native.ISAS:
             raise RuntimeLibraryError(f"isa is {isa!r}; accepted are {', '.join(map(repr, _native.ISAS))}")
-        if not isinstance(num_threads, int) or num_threads < 1:
+        if isinstance(num_threads, bool) or not isinstance(num_threads, (int, np.integer)) or num_threads < 1:
             raise RuntimeLibraryError(f"num_threads is {num_threads!r}; accepted are whole numbers from 1")
         self._session = c_void_p()
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class Interpreter:
         error = _native.Error()
         self._model = _native.Model()
         _native.check(self._lib.lqc_model_load(byref(self._model), address, len(data), byref(error)), error)
-        options = _native.Options(min(num_threads, 2**32 - 1), _native.ISAS.index(isa), keep_tensors, profile)
+        options = _native.Options(min(int(num_threads), 2**32 - 1), _native.ISAS.index(isa), keep_tensors, profile)
         size = c_size_t()
         _native.check(self._lib.lqc_session_size(byref(self._model), byref(options), byref(size), byref(error)), error)
         self.session_bytes = size.value
@@ -147,16 +147,17 @@ class Interpreter:
         Bit tensors come as +1 and -1, int8. Needs ``keep_tensors=True``.
         """
         arrays = self._checked_inputs(x)
-        collected: dict[str, list[NDArray]] = {info.name: [] for info in self._tensors}
+        batch = len(arrays[0])
+        collected = {info.name: np.empty((batch, *info.shape), self._numpy_dtype(info)) for info in self._tensors}
         with self._lock:
-            for image in range(len(arrays[0])):
+            for image in range(batch):
                 self._run([array[image] for array in arrays], f" (image {image})")
                 for info in self._tensors:
                     address = self._lib.lqc_session_tensor(self._session, info.index)
                     if not address:
                         raise RuntimeLibraryError("tensors() needs an Interpreter made with keep_tensors=True")
-                    collected[info.name].append(self._read(info, address))
-        return {name: np.stack(values) for name, values in collected.items()}
+                    collected[info.name][image] = self._read(info, address)
+        return collected
 
     def ops(self) -> list[OpInfo]:
         """The model's ops in execution order."""

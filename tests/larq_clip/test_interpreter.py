@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from ctypes import byref, c_size_t, c_void_p
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,11 +71,25 @@ def test_options_that_are_not_accepted(data):
     if foreign not in larq_clip.interpreter.available_isas():
         with pytest.raises(RuntimeLibraryError, match=foreign):
             Interpreter(data, isa=foreign)
-    for threads in (0, -1, 1.5):
+    for threads in (0, -1, 1.5, True):
         with pytest.raises(RuntimeLibraryError, match="num_threads"):
             Interpreter(data, num_threads=threads)
     with pytest.raises(RuntimeLibraryError, match="1000"):
         Interpreter(data, num_threads=1000)
+
+
+def test_numpy_integers_are_numbers_of_threads(data):
+    images = dyadic_images(2)
+    expected = Interpreter(data).predict(images)
+    np.testing.assert_array_equal(Interpreter(data, num_threads=np.int64(2)).predict(images), expected)
+
+
+def test_a_batch_of_no_images(data):
+    none = dyadic_images(1)[:0]
+    one = Interpreter(data, keep_tensors=True).tensors(dyadic_images(1))
+    found = Interpreter(data, keep_tensors=True).tensors(none)
+    assert {k: (v.dtype, *v.shape) for k, v in found.items()} == {k: (v.dtype, 0, *v.shape[1:]) for k, v in one.items()}
+    assert Interpreter(data).predict(none).shape == (0, 10)
 
 
 def test_bad_files():
@@ -135,3 +150,23 @@ def test_interpreters_in_many_threads_agree(data):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_a_library_that_is_missing_or_another_one(monkeypatch, tmp_path):
+    other = tmp_path / "other.so"
+    _native.library.cache_clear()
+    try:
+        monkeypatch.setenv(_native.LIBRARY_VARIABLE, str(other))
+        with pytest.raises(RuntimeLibraryError, match="cannot be loaded"):
+            _native.library()
+        other.symlink_to(find_library_file("m"))
+        with pytest.raises(RuntimeLibraryError, match="is not the C runtime of larq-clip .*; reinstall"):
+            _native.library()
+    finally:
+        _native.library.cache_clear()
+
+
+def find_library_file(name: str) -> str:
+    """Path of a system library that this process has loaded."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return next(path for line in lines if f"/lib{name}." in (path := line.split()[-1]))
