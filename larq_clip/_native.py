@@ -132,10 +132,13 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def check(status: int, error: Error) -> None:
-    """Turn a status into an exception: ModelFileError for a bad file, RuntimeLibraryError for anything else."""
+def check(status: int, error: Error, where: str = "") -> None:
+    """Turn a status into an exception: ModelFileError for a bad file, RuntimeLibraryError for anything else.
+
+    `where` comes before the message.
+    """
     if status != OK:
-        message = error.message.decode(errors="replace")
+        message = where + error.message.decode(errors="replace")
         raise (ModelFileError if status in FILE_STATUSES else RuntimeLibraryError)(message)
 
 

@@ -80,22 +80,24 @@ class Interpreter:
         self._session = c_void_p()
         self._lock = threading.Lock()
         self._lib = _native.library()
-        data = model if isinstance(model, bytes) else Path(model).read_bytes()
+        data, where = (model, "") if isinstance(model, bytes) else (Path(model).read_bytes(), f"{Path(model)}: ")
         self._file, address = _native.aligned_buffer(len(data), _native.FILE_ALIGNMENT)
         ctypes.memmove(address, data, len(data))
 
         error = _native.Error()
         self._model = _native.Model()
-        _native.check(self._lib.lqc_model_load(byref(self._model), address, len(data), byref(error)), error)
+        _native.check(self._lib.lqc_model_load(byref(self._model), address, len(data), byref(error)), error, where)
         options = _native.Options(min(int(num_threads), 2**32 - 1), _native.ISAS.index(isa), keep_tensors, profile)
         size = c_size_t()
-        _native.check(self._lib.lqc_session_size(byref(self._model), byref(options), byref(size), byref(error)), error)
+        _native.check(
+            self._lib.lqc_session_size(byref(self._model), byref(options), byref(size), byref(error)), error, where
+        )
         self.session_bytes = size.value
         self._memory, memory = _native.aligned_buffer(size.value, _native.SESSION_ALIGNMENT)
         status = self._lib.lqc_session_init(
             byref(self._session), byref(self._model), byref(options), memory, size.value, byref(error)
         )
-        _native.check(status, error)
+        _native.check(status, error, where)
         self._tensors = [
             self._tensor_info(index) for index in range(self._lib.lqc_model_tensor_count(byref(self._model)))
         ]

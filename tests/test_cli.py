@@ -28,9 +28,10 @@ def model_bytes(keras_model):
 
 @pytest.fixture
 def files(tmp_path, model_bytes):
-    """A folder with model.lcb and images.npy."""
+    """A folder with model.lcb, images.npy and an empty folder."""
     (tmp_path / "model.lcb").write_bytes(model_bytes)
     np.save(tmp_path / "images.npy", dyadic_images(3))
+    (tmp_path / "folder").mkdir()
     return tmp_path
 
 
@@ -86,18 +87,27 @@ def nan_image() -> np.ndarray:
 
 
 BAD = {
-    "not a model file": (lambda files, data: bad_model(files, b"This is a letter, not a model.\n" * 9), "model"),
-    "empty file": (lambda files, data: bad_model(files, b""), ""),
-    "truncated file": (lambda files, data: bad_model(files, data[: len(data) // 2]), ""),
-    "wrong version": (lambda files, data: bad_model(files, with_version(data, 99)), "99"),
+    "not a model file": (
+        lambda files, data: bad_model(files, b"This is a letter, not a model.\n" * 9),
+        "bad.lcb: not a",
+    ),
+    "empty file": (lambda files, data: bad_model(files, b""), "bad.lcb: not a larq_clip model file: 0 bytes"),
+    "truncated file": (lambda files, data: bad_model(files, data[: len(data) // 2]), "bad.lcb: "),
+    "wrong version": (
+        lambda files, data: bad_model(files, with_version(data, 99)),
+        "bad.lcb: the model file has format",
+    ),
     "missing model": (lambda files, data: {"model": "none.lcb"}, "none.lcb"),
     "missing images": (lambda files, data: {"images": "none.npy"}, "none.npy"),
-    "wrong shape": (lambda files, data: bad_images(files, np.zeros((2, 9, 9, 3), np.float32)), "9"),
-    "wrong rank": (lambda files, data: bad_images(files, np.zeros((2, 5), np.float32)), "12"),
-    "wrong dtype": (lambda files, data: bad_images(files, np.zeros((2, *IMAGE), np.complex64)), "c"),
-    "NaN": (lambda files, data: bad_images(files, nan_image()), "NaN"),
+    "wrong shape": (
+        lambda files, data: bad_images(files, np.zeros((2, 9, 9, 3), np.float32)),
+        "has shape (2, 9, 9, 3); accepted",
+    ),
+    "wrong rank": (lambda files, data: bad_images(files, np.zeros((2, 5), np.float32)), "has shape (2, 5); accepted"),
+    "wrong dtype": (lambda files, data: bad_images(files, np.zeros((2, *IMAGE), np.complex64)), "has dtype "),
+    "NaN": (lambda files, data: bad_images(files, nan_image()), "NaN at element 82 (row 2, column 3, channel 1)"),
     "unwritable folder": (lambda files, data: {"output": "no/such/folder/out.npy"}, "no/such/folder"),
-    "output is a folder": (lambda files, data: {"output": "."}, ""),
+    "output is a folder": (lambda files, data: {"output": "folder"}, "folder"),
     "images are a model": (lambda files, data: {"images": "model.lcb"}, "model.lcb"),
 }
 
@@ -176,6 +186,25 @@ def test_convert_errors(name, word, files):
 def test_debug_shows_the_traceback(files):
     run = run_program([*program("larq-clip"), "--debug", "run", "none.lcb", "--input", "images.npy"], cwd=files)
     assert run.returncode != 0 and "Traceback" in run.stderr
+
+
+def test_inspect_names_a_bad_file(files, model_bytes):
+    (files / "bad.lcb").write_bytes(model_bytes[: len(model_bytes) // 2])
+    run = run_program([*program("larq-clip"), "inspect", "bad.lcb"], cwd=files)
+    assert run.returncode == 2 and run.stderr.startswith("larq-clip: error: bad.lcb: ") and not run.stdout
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_several_outputs_do_not_go_into_one_file(which, files):
+    from larq_clip import convert_keras_model
+    from larq_clip._keras import keras
+
+    x = keras.Input(IMAGE)
+    model = keras.Model(x, [keras.layers.ReLU()(x), keras.layers.Flatten()(x)])
+    (files / "two.lcb").write_bytes(convert_keras_model(model))
+    run = run_on(which, files, model="two.lcb")
+    assert run.returncode == 2 and "2 outputs" in run.stderr, run.stderr
+    assert not (files / "out.npy").exists()
 
 
 def test_inspect(files):

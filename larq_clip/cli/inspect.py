@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from larq_clip.errors import ModelFileError
+
 
 def describe_file(path: Path) -> dict[str, Any]:
     """`larq_clip.converter.report.describe`, and of each op the kernel that executes it on this machine."""
@@ -15,7 +17,10 @@ def describe_file(path: Path) -> dict[str, Any]:
     from larq_clip.interpreter import Interpreter
 
     data = path.read_bytes()
-    description = report.describe(data)
+    try:
+        description = report.describe(data)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     interpreter = Interpreter(data)
     for op, running in zip(description["ops"], interpreter.ops(), strict=True):
         op["kernel"] = running.kernel

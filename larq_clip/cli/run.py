@@ -52,14 +52,16 @@ def run(
     if output is not None:
         write_target(output)
     interpreter = Interpreter(model, num_threads=threads, isa=isa, profile=profile)
+    if output is not None and len(interpreter.outputs) != 1:
+        raise ValueError(
+            f"{model} has {len(interpreter.outputs)} outputs; a .npy file holds one: use larq_clip.Interpreter"
+        )
     seconds = []
     for _ in range(repeat):
         start = time.perf_counter()
         result = interpreter.predict(images)
         seconds.append(time.perf_counter() - start)
     if output is not None:
-        if isinstance(result, list):
-            raise ValueError(f"{model} has {len(result)} outputs; a .npy file holds one: use larq_clip.Interpreter")
         buffer = io.BytesIO()
         np.lib.format.write_array(buffer, result, allow_pickle=False)
         atomic_write(output, buffer.getvalue())
