@@ -10,7 +10,7 @@ or wrong the docstring says what holds here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -98,12 +98,18 @@ def window_axis(size: int, kernel: int, stride: int = 1, dilation: int = 1, padd
     raise ValueError(f"padding is {padding!r}; accepted are 'valid' and 'same'")
 
 
-def window_reduce(
-    x: NDArray, axes: tuple[WindowAxis, WindowAxis], step: Callable[[NDArray, NDArray], NDArray], initial: NDArray
-) -> NDArray:
-    """Fold ``(batch, h, w, c)`` over the pixels of each window that lie inside the image, in row-major tap order."""
+class WindowTap(NamedTuple):
+    """What all windows see at one kernel index: `source` is the input there, for the output pixels out[place]."""
+
+    row: int
+    column: int
+    place: tuple[slice | NDArray, ...]
+    source: NDArray
+
+
+def window_taps(x: NDArray, axes: tuple[WindowAxis, WindowAxis]) -> Iterator[WindowTap]:
+    """The taps over ``(batch, h, w, c)``, in row-major order, for the output pixels where they are inside the image."""
     rows, columns = axes
-    out = np.broadcast_to(initial, (x.shape[0], rows.out, columns.out, x.shape[3])).copy()
     for i in range(rows.kernel):
         y = [p for p in range(rows.out) if i in rows.taps(p)]
         for j in range(columns.kernel):
@@ -113,8 +119,17 @@ def window_reduce(
             source = x[:, [p * rows.stride - rows.pad_before + i * rows.dilation for p in y]][
                 :, :, [p * columns.stride - columns.pad_before + j * columns.dilation for p in z]
             ]
-            place = np.ix_(range(x.shape[0]), y, z, range(x.shape[3]))
-            out[place] = step(out[place], source)
+            yield WindowTap(i, j, (slice(None), *np.ix_(y, z)), source)
+
+
+def window_reduce(
+    x: NDArray, axes: tuple[WindowAxis, WindowAxis], step: Callable[[NDArray, NDArray], NDArray], initial: NDArray
+) -> NDArray:
+    """Fold ``(batch, h, w, c)`` over the pixels of each window that lie inside the image, in row-major tap order."""
+    rows, columns = axes
+    out = np.broadcast_to(initial, (x.shape[0], rows.out, columns.out, x.shape[3])).copy()
+    for _, _, place, source in window_taps(x, axes):
+        out[place] = step(out[place], source)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from larq_clip.arithmetic import WindowAxis, window_reduce
+from larq_clip.arithmetic import WindowAxis, window_reduce, window_taps
 
 Floats = NDArray[np.float32]
 Axes = tuple[WindowAxis, WindowAxis]
@@ -19,19 +19,11 @@ def conv2d(x: Floats, weights: Floats, axes: Axes, bias: Floats | None) -> Float
     """
     rows, columns = axes
     total = np.zeros((x.shape[0], rows.out, columns.out, weights.shape[3]), np.float32)
-    for i in range(rows.kernel):
-        y = [p for p in range(rows.out) if i in rows.taps(p)]
-        for j in range(columns.kernel):
-            z = [p for p in range(columns.out) if j in columns.taps(p)]
-            if not y or not z:
-                continue
-            source = x[:, [p * rows.stride - rows.pad_before + i * rows.dilation for p in y]][
-                :, :, [p * columns.stride - columns.pad_before + j * columns.dilation for p in z]
-            ]
-            part = total[:, y][:, :, z]
-            for channel in range(weights.shape[2]):
-                part = part + source[..., channel, None] * weights[i, j, channel]
-            total[:, np.asarray(y)[:, None], np.asarray(z)] = part
+    for i, j, place, source in window_taps(x, axes):
+        part = total[place]
+        for channel in range(weights.shape[2]):
+            part = part + source[..., channel, None] * weights[i, j, channel]
+        total[place] = part
     return total if bias is None else total + bias
 
 

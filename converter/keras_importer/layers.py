@@ -201,11 +201,7 @@ def _softmax_layer(call: LayerImport, source: Tensor) -> Tensor:
 # ---- Pools and shapes -----------------------------------------------------------------------------------------------
 
 
-def _max_pool(call: LayerImport, source: Tensor) -> Tensor:
-    call.require_image(source)
-    layer = call.layer
-    window, size = call.window(source, layer.pool_size, layer.strides, padding=layer.padding)
-    return _pool_maximum(call, source, window, (*size, source.channels))
+Pool = Callable[[LayerImport, Tensor, Window, tuple[int, ...]], Tensor]
 
 
 def _pool_maximum(call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
@@ -213,19 +209,22 @@ def _pool_maximum(call: LayerImport, source: Tensor, window: Window, shape: tupl
     return call.emit(op, source, Tensor(call.name, source.dtype, shape, source.fraction_bits), window=window)
 
 
-def _average_pool(call: LayerImport, source: Tensor) -> Tensor:
-    call.require_image(source)
-    layer = call.layer
-    window, size = call.window(source, layer.pool_size, layer.strides, padding=layer.padding)
-    return _pool_mean(call, source, window, (*size, source.channels))
-
-
 def _pool_mean(call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
     source = call.builder.as_float(source)
     return call.emit(ir.AveragePool2D, source, Tensor(call.name, DType.FLOAT32, shape), window=window)
 
 
-def _global(pool: Callable[[LayerImport, Tensor, Window, tuple[int, ...]], Tensor]) -> Handler:
+def _local(pool: Pool) -> Handler:
+    def handler(call: LayerImport, source: Tensor) -> Tensor:
+        call.require_image(source)
+        layer = call.layer
+        window, size = call.window(source, layer.pool_size, layer.strides, padding=layer.padding)
+        return pool(call, source, window, (*size, source.channels))
+
+    return handler
+
+
+def _global(pool: Pool) -> Handler:
     def handler(call: LayerImport, source: Tensor) -> Tensor:
         call.require_image(source)
         height, width, channels = source.shape
@@ -270,8 +269,8 @@ HANDLERS: dict[type, Handler] = {
     _layers.Conv2D: _conv2d,
     _layers.Dense: _dense,
     _layers.BatchNormalization: _batch_norm,
-    _layers.MaxPooling2D: _max_pool,
-    _layers.AveragePooling2D: _average_pool,
+    _layers.MaxPooling2D: _local(_pool_maximum),
+    _layers.AveragePooling2D: _local(_pool_mean),
     _layers.GlobalMaxPooling2D: _global(_pool_maximum),
     _layers.GlobalAveragePooling2D: _global(_pool_mean),
     _layers.Flatten: _flatten,
