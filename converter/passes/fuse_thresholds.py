@@ -35,6 +35,7 @@ from larq_clip.errors import ConversionError
 
 INT8_LIMIT = clip_limit(8)
 SMALLEST_DOMAIN = 2.0**32  # no activation is larger
+ENUMERATED = 4095  # domains up to this size, an 8-bit clip's 255 values among them, are checked value by value
 
 
 def fuse_thresholds(graph: Graph) -> Graph:
@@ -101,7 +102,7 @@ def _fuse_into_conv(graph: Graph, chain: Chain, conv: ir.BinaryConv2D) -> Replac
     limit = conv.k if clip is None else clip.limit
     step = 1.0 if clip is None else 2.0**clip.step_log2
     follow = _Follower(graph, chain, lambda v: v.astype(np.float32) * np.float32(step))
-    found = arithmetic.find_thresholds(-limit, limit, chain.root.channels, follow.sign_bits)
+    found = follow.integer_thresholds(limit)
     falls = follow.falls_at_pools(np.array([-limit, limit]))
     dtype = np.int8 if clip is not None and limit <= INT8_LIMIT else smallest_integer(found.threshold)
     fused = dataclasses.replace(
@@ -118,7 +119,7 @@ def _fuse_into_bitpack(graph: Graph, chain: Chain) -> Replacement:
     root = chain.root
     follow = _Follower(graph, chain, lambda v: ir.values(v, root) if root.dtype is DType.INT8 else v)
     if root.dtype is DType.INT8:
-        found = arithmetic.find_thresholds(-INT8_LIMIT, INT8_LIMIT, root.channels, follow.sign_bits)
+        found = follow.integer_thresholds(INT8_LIMIT)
         thresholds: NDArray = found.threshold.astype(np.int8)
         ends: NDArray = np.array([-INT8_LIMIT, INT8_LIMIT])
         invert = found.invert
@@ -189,6 +190,20 @@ class _Follower(NamedTuple):
         if np.any(np.isnan(last)):
             raise self._overflow()
         return arithmetic.sign_bits(last)
+
+    def integer_thresholds(self, limit: int) -> arithmetic.Thresholds:
+        """Thresholds on the integers in [-limit, limit], by bisection, then checked against every value."""
+        channels = self.chain.root.channels
+        found = arithmetic.find_thresholds(-limit, limit, channels, self.sign_bits)
+        if 2 * limit + 1 <= ENUMERATED:
+            domain = np.repeat(np.arange(-limit, limit + 1)[:, None], channels, axis=1)
+            if np.any(arithmetic.threshold_bits(domain, found) != self.sign_bits(domain)):
+                raise ConversionError(
+                    f"layers {ir.join_names(*self.chain.ops)!r} before the sign {self.chain.sign.output!r} are not "
+                    "monotone: their sign changes more than once over the accumulator's values, so it is no threshold. "
+                    "Please report the model"
+                )
+        return found
 
     def falls_at_pools(self, ends: NDArray) -> list[NDArray[np.uint8]]:
         """Of each pool in the chain: 1 for the channels in which the function before it falls."""

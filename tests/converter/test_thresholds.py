@@ -14,6 +14,7 @@ from converter_support import Sketch
 from larq_clip import arithmetic
 from larq_clip.converter import ir
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
+from larq_clip.errors import ConversionError
 
 # One channel each: gamma, beta, mean, variance.
 CHANNELS = np.array(
@@ -162,3 +163,14 @@ def test_numpy_formula_is_that_of_keras_up_to_rounding():
         tensor = ir.Tensor("", ir.DType.FLOAT32, (*shape, len(values)))
         # Four roundings of numbers below about 50 * 3: 2^-24 each, relative to the largest.
         np.testing.assert_allclose(norm.evaluate(x, tensor, tensor), model.predict(x, verbose=0), rtol=1e-5, atol=1e-4)
+
+
+def test_a_function_whose_sign_changes_twice_is_refused():
+    sketch = Sketch((3, 3, 64)).sign("conv:input").binary_conv("conv", 8).clip("conv:clipped").norm("bn").sign("bits")
+    graph = sketch.graph()
+    norm = graph.producer("bn")
+    there_and_back = dataclasses.replace(norm, keras=lambda x: np.abs(x) - np.float32(20))
+    ops = [there_and_back if op is norm else op for op in graph.ops]
+    broken = ir.Graph.build(graph.name, graph.tensors.values(), ops, graph.inputs, graph.outputs)
+    with pytest.raises(ConversionError, match="'bn' before the sign 'bits' are not monotone"):
+        fuse_thresholds(broken)
