@@ -92,6 +92,10 @@ lqc_status lqc_fail(lqc_error *error, lqc_status status, const char *format, ...
     writer w = {error->message, 0, sizeof(error->message) - 1};
     va_list arguments;
     error->status = status;
+    if (status == LQC_ERROR_TRUNCATED || status == LQC_ERROR_MALFORMED) { /* a detail alone does not say whose fault */
+      put_string(&w, lqc_status_message(status));
+      put_string(&w, ": ");
+    }
     va_start(arguments, format);
     for (; *format; ++format) {
       if (*format == '%') {
