@@ -156,13 +156,22 @@ def test_the_file_of_a_killed_process_with_the_same_number_is_no_obstacle(folder
 def test_an_ended_process_leaves_the_earlier_output(number, folder):
     (folder / "y.npy").write_bytes(b"precious")
     arguments = command("--input", "x.npy", "--output", "y.npy", "--repeat", "100000000")
-    with subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL) as process:
+
+    def heed() -> None:  # tests that run in the background of a shell are started with SIGINT ignored
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+
+    process = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, preexec_fn=heed)
+    try:
         limit = time.monotonic() + 20
         while not list(folder.glob("y.npy.*")):
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.01)
         process.send_signal(number)
         assert process.wait(20) == -number
+    finally:
+        process.kill()
+        process.wait()
     assert (folder / "y.npy").read_bytes() == b"precious"
     if number != signal.SIGKILL:
         assert not list(folder.glob("y.npy.*"))
