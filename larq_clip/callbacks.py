@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from larq_clip._callbacks.learning_rate import optimizers_with_rate, read_rates, set_rates
+from larq_clip._callbacks.saturation_monitor import SaturationMonitor
+from larq_clip._callbacks.threshold_range import ThresholdRange
 from larq_clip._keras import keras, tf
 from larq_clip.models import require_clips
 from larq_clip.quantizers import AccumulatorClip
@@ -329,4 +331,4 @@ def _direction(monitor: str, mode: str) -> str:
     raise ValueError(f"mode='auto' cannot tell whether more of '{monitor}' is better; give mode='min' or mode='max'")
 
 
-__all__ = ["TwoStageClipping"]
+__all__ = ["SaturationMonitor", "ThresholdRange", "TwoStageClipping"]
