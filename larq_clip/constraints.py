@@ -5,6 +5,7 @@ statistics of a batch norm), so it is a callback: `larq_clip.callbacks.Threshold
 
 Strings are accepted wherever Keras takes a constraint: "fixed_point_constraint". ("fixed_point" and "FixedPoint" are
 the quantizer: Keras keeps one list of names for both. So the class has a longer name than it has here.)
+Like every string, it is known once this module has been imported.
 """
 
 from __future__ import annotations
