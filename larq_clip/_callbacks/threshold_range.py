@@ -86,8 +86,14 @@ class ThresholdRange(keras.callbacks.Callback):
     constraint runs. As a callback it works for any optimizer, and saved models hold Keras' own layers. The price: the
     projection uses the moving statistics, those the device computes with, and not those of the training batch.
 
-    Whether it serves is a matter of measurement: see benchmarks/accuracy/threshold_range.py. Put it before
-    BackupAndRestore and ModelCheckpoint in the list, which then save the projected model. It has no state to resume.
+    Measured (benchmarks/accuracy/threshold_range.py, Fashion-MNIST, 8 seeds): it does what it says, and gains nothing.
+    As the clip is switched on, 4.7 % of the channels are constant with 8 bits; ordinary training of stage 2 brings
+    that to 0.3 %, since the batch norm's statistics follow the clipped accumulators; with this callback it is 0. The
+    accuracy differs by less than the seeds do (-0.3 +- 0.4 points); with a clip of 6 bits it is lower by 0.8 (every
+    batch) to 1.3 points (every epoch). So train without it; it is for models that must have no constant channel.
+
+    Put it before BackupAndRestore and ModelCheckpoint in the list, which then save the projected model. It has no state
+    to resume.
 
     # Arguments
         every: "epoch": project before each validation and at the end of each epoch; "batch": after each training step.

@@ -48,5 +48,5 @@ def test_names_exist():
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", GUIDE.read_text()):
+    for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", GUIDE.read_text()):
         assert (GUIDE.parent / target).exists(), target
