@@ -1,7 +1,8 @@
 """Train binary neural networks whose data stays in 8 bits, and run them, bit for bit, on a small C runtime.
 
 Modules are imported on first use: `larq_clip.Interpreter` needs NumPy only, and TensorFlow is not loaded before
-`larq_clip.layers`, `larq_clip.quantizers`, `larq_clip.models` or `larq_clip.callbacks` is.
+`larq_clip.layers`, `larq_clip.quantizers`, `larq_clip.models`, `larq_clip.callbacks` or `larq_clip.constraints`
+is.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from larq_clip._legacy_keras import choose_legacy_keras
 choose_legacy_keras()
 
 if TYPE_CHECKING:
-    from larq_clip import arithmetic, callbacks, converter, datasets, layers, models, quantizers
+    from larq_clip import arithmetic, callbacks, constraints, converter, datasets, layers, models, quantizers
     from larq_clip.converter import convert_keras_model
     from larq_clip.errors import ConversionError, LarqClipError, ModelFileError, RuntimeLibraryError
     from larq_clip.interpreter import Interpreter
 
 __version__ = "0.1.0"
 
-_MODULES = ("arithmetic", "callbacks", "converter", "datasets", "layers", "models", "quantizers")
+_MODULES = ("arithmetic", "callbacks", "constraints", "converter", "datasets", "layers", "models", "quantizers")
 _NAMES = {
     "convert_keras_model": "larq_clip.converter",
     "Interpreter": "larq_clip.interpreter",
@@ -39,6 +40,7 @@ __all__ = [
     "RuntimeLibraryError",
     "arithmetic",
     "callbacks",
+    "constraints",
     "convert_keras_model",
     "converter",
     "datasets",

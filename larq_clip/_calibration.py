@@ -53,23 +53,23 @@ class AccumulatorHistogram(lq.quantizers.Quantizer):
         raise AssertionError("an accumulator exact in float32 is below 2^24, so the last step covers all of them")
 
 
-def observe(model: keras.Model, calibration_data: Any) -> None:
-    """Run a model, in inference mode, over calibration data.
+def observe(model: keras.Model, data: Any, name: str = "calibration_data") -> None:
+    """Run a model, in inference mode, over calibration data; `name` is what errors call it.
 
     Raises:
-        TypeError: for calibration data of no accepted kind.
+        TypeError: for data of no accepted kind.
         ValueError: where it is empty, holds numbers that are not finite, or does not fit the model's inputs.
     """
     batches = 0
-    for inputs in _batches(calibration_data):
-        _check_inputs(model, inputs)
+    for inputs in _batches(data, name):
+        _check_inputs(model, inputs, name)
         model(tf.nest.map_structure(tf.convert_to_tensor, inputs), training=False)
         batches += 1
     if not batches:
-        raise ValueError("calibration_data is empty; give at least one image or batch")
+        raise ValueError(f"{name} is empty; give at least one image or batch")
 
 
-def _batches(data: Any) -> Iterator[Any]:
+def _batches(data: Any, name: str) -> Iterator[Any]:
     """The inputs of each batch: slices of arrays, or what an iterable yields without its labels."""
     if data is None:
         raise ValueError("step='auto' needs calibration_data: an array of inputs, or an iterable of batches")
@@ -77,13 +77,13 @@ def _batches(data: Any) -> Iterator[Any]:
         arrays = tf.nest.flatten(data)
         sizes = {int(np.shape(array)[0]) if np.ndim(array) else 0 for array in arrays}
         if len(sizes) != 1:
-            raise ValueError(f"calibration_data has arrays of different lengths: {sorted(sizes)}")
+            raise ValueError(f"{name} has arrays of different lengths: {sorted(sizes)}")
         for start in range(0, sizes.pop(), BATCH):
             yield tf.nest.map_structure(lambda array, start=start: array[start : start + BATCH], data)
         return
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise TypeError(
-            f"calibration_data is of type {type(data).__name__}; accepted are an array of inputs, a dict of such "
+            f"{name} is of type {type(data).__name__}; accepted are an array of inputs, a dict of such "
             "arrays by input name, and an iterable (tf.data.Dataset, keras.utils.Sequence, list, generator) of "
             "batches x or (x, y)"
         )
@@ -91,32 +91,33 @@ def _batches(data: Any) -> Iterator[Any]:
         yield keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
 
 
-def _check_inputs(model: keras.Model, inputs: Any) -> None:
+def _check_inputs(model: keras.Model, inputs: Any, data_name: str) -> None:
+    if model.inputs is None:  # a subclassed model, which checks what it is given itself
+        return
     expected = {tensor.name.split(":")[0]: tensor.shape for tensor in model.inputs}
     if isinstance(inputs, Mapping):
         if set(inputs) != set(model.input_names):
             raise ValueError(
-                f"calibration_data has the inputs {sorted(inputs)}; model '{model.name}' has "
-                f"{sorted(model.input_names)}"
+                f"{data_name} has the inputs {sorted(inputs)}; model '{model.name}' has {sorted(model.input_names)}"
             )
         given = [inputs[name] for name in model.input_names]
     else:
         given = list(inputs) if isinstance(inputs, (list, tuple)) and len(expected) > 1 else [inputs]
     if len(given) != len(expected):
         raise ValueError(
-            f"calibration_data has batches of {len(given)} inputs; model '{model.name}' has {len(expected)}: "
+            f"{data_name} has batches of {len(given)} inputs; model '{model.name}' has {len(expected)}: "
             f"{list(model.input_names)}"
         )
     for name, array, tensor in zip(model.input_names, given, model.inputs):
         array = np.asarray(array)
         if not array.size:
-            raise ValueError(f"calibration_data has a batch without elements, of shape {array.shape}")
+            raise ValueError(f"{data_name} has a batch without elements, of shape {array.shape}")
         if not tensor.shape.is_compatible_with(array.shape):
             raise ValueError(
-                f"calibration_data has batches of shape {array.shape} for input '{name}' of model '{model.name}'; "
+                f"{data_name} has batches of shape {array.shape} for input '{name}' of model '{model.name}'; "
                 f"accepted is {tuple(tensor.shape)}"
             )
         if not np.issubdtype(array.dtype, np.number):
-            raise ValueError(f"calibration_data for input '{name}' is of type {array.dtype}; accepted are numbers")
+            raise ValueError(f"{data_name} for input '{name}' is of type {array.dtype}; accepted are numbers")
         if not np.all(np.isfinite(array)):
-            raise ValueError(f"calibration_data for input '{name}' holds numbers that are not finite (NaN or infinity)")
+            raise ValueError(f"{data_name} for input '{name}' holds numbers that are not finite (NaN or infinity)")

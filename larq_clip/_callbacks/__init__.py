@@ -1,0 +1,1 @@
+"""Parts of `larq_clip.callbacks`."""
