@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +79,7 @@ class Variant:
     choose: Callable[[NDArray[np.int64]], measure.Steps] | None
     splits: int
     calibrated: bool = True
+    percentile: float | None = None  # of clip_model's step="auto", where that is what the variant measures
 
 
 class Experiment:
@@ -89,6 +89,7 @@ class Experiment:
         self.model, self.inputs, self.classes = model, inputs, classes
         self.layers = [layer.name for layer in binary_layers(model)]
         self.plain = measure.run(model, inputs)
+        self.clipped = measure.Clipped(model)
         self._runs: dict[measure.Steps, measure.Run] = {}
 
     def run(self, steps: measure.Steps) -> measure.Run:
@@ -96,39 +97,49 @@ class Experiment:
         if not steps:
             return self.plain
         if steps not in self._runs:
-            self._runs[steps] = measure.run(measure.with_steps(self.model, steps), self.inputs)
+            self._runs[steps] = self.clipped.run(steps, self.inputs)
         return self._runs[steps]
 
     def variants(self, splits: int, sequential_splits: int) -> list[Variant]:
         """All variants measured."""
         counted = measure.histograms(self.model, self.inputs)
 
-        def fixed(step, photos):
-            return (step,) * len(self.layers)
+        def fixed(step):
+            return lambda photos: (step,) * len(self.layers)
 
-        def by(choose, percentile, photos):
-            return choose(self.model, self.inputs[photos], percentile)
+        def by(rule):
+            return lambda photos: counted.choose(photos, rule)
 
-        def rule(function, photos):
-            return counted.choose(photos, function)
+        def sequential(rule):
+            return lambda photos: self.clipped.sequential(self.inputs[photos], rule)
 
-        positive = measure.positive_percentile(99.9)
+        covering = measure.smallest_covering
         return [
             Variant("plain", None, splits, calibrated=False),
-            *(Variant(f"step {step}", partial(fixed, step), splits, calibrated=False) for step in (1, 2, 4, 8)),
-            *(Variant(f"auto {p}", partial(by, measure.one_pass, p), splits) for p in PERCENTILES),
-            *(
-                Variant(f"sequential {p}", partial(by, measure.sequential, p), sequential_splits)
-                for p in PERCENTILES[1:3]
-            ),
-            Variant("least squares", partial(rule, measure.least_squares), splits),
-            Variant("least squares of relu", partial(rule, measure.least_squares_relu), splits),
-            Variant("positive 99.9", partial(rule, positive), splits),
+            *(Variant(f"step {step}", fixed(step), splits, calibrated=False) for step in (1, 2, 4, 8)),
+            *(Variant(f"auto {p}", by(covering(p)), splits, percentile=p) for p in PERCENTILES),
+            *(Variant(f"sequential {p}", sequential(covering(p)), sequential_splits) for p in PERCENTILES[1:3]),
+            Variant("least squares", by(measure.least_squares), splits),
+            Variant("least squares of relu", by(measure.least_squares_relu), splits),
+            *(Variant(f"positive {p}", by(covering(p, positive=True)), splits) for p in PERCENTILES[1:3]),
         ]
+
+    def check_auto(self, variant: Variant, photos: NDArray[np.int64]) -> None:
+        """The steps of an "auto" variant are those that clip_model chooses.
+
+        Raises:
+            RuntimeError: where they are not.
+        """
+        if variant.percentile is None or variant.choose is None:
+            return
+        chosen = measure.one_pass(self.model, self.inputs[photos], variant.percentile)
+        if chosen != (expected := variant.choose(photos)):
+            raise RuntimeError(f"{variant.name}: clip_model chose the steps {chosen}, the experiment {expected}")
 
     def measure(self, variant: Variant, splits: list[NDArray[np.int64]]) -> dict[str, object]:
         """Figures of a variant; `splits` holds the numbers of the calibration photos of each split."""
         splits = splits[: variant.splits]
+        self.check_auto(variant, splits[0])
         steps = [variant.choose(photos) if variant.choose else () for photos in splits]
         runs = [self.run(chosen) for chosen in steps]
         everything = np.arange(len(self.classes))

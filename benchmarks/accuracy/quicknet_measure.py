@@ -5,19 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larq_clip import arithmetic
 from larq_clip._keras import keras, tf
-from larq_clip.models import accumulator_clips, binary_layers, clip_model
+from larq_clip.models import accumulator_clips, binary_layers, clip_model, set_clipping
 
 BATCH = 20
 BITS = 8
 STEPS = tuple(2**exponent for exponent in range(13))
 
-Steps = tuple[int, ...]
+Steps: TypeAlias = tuple[int, ...]
+# Accumulators, and how often each occurs, to a step.
+Rule: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64]], int]
 
 
 # ---- Running --------------------------------------------------------------------------------------------------------
@@ -72,43 +76,49 @@ def run(model: keras.Model, inputs: NDArray[np.float32]) -> Run:
     return Run(np.concatenate(softmax), [np.concatenate(each) for each in zip(*signs)], sizes, saturated)
 
 
-def with_steps(model: keras.Model, steps: Steps) -> keras.Model:
-    """A copy whose binary layers, in order, are clipped with these steps."""
-    names = [layer.name for layer in binary_layers(model)]
-    for step in sorted(set(steps)):
-        model = clip_model(model, BITS, step, layers=[name for name, own in zip(names, steps) if own == step])
-    return model
+class Clipped:
+    """A clipped copy of a model whose steps can be changed: one for all, since Keras keeps the memory of copies."""
 
+    def __init__(self, model: keras.Model):
+        self.model = clip_model(model, BITS)
+        self.layers = binary_layers(self.model)
+        clips = accumulator_clips(self.model)
+        self.clips = [clips[layer.name] for layer in self.layers]
 
-def steps_of(model: keras.Model) -> Steps:
-    """The steps of a clipped model's binary layers, in order."""
-    clips = accumulator_clips(model)
-    return tuple(int(clips[layer.name].step) for layer in binary_layers(model))
+    def run(self, steps: Steps, inputs: NDArray[np.float32]) -> Run:
+        """Run with these steps, one per binary layer, in order."""
+        for clip, step in zip(self.clips, steps):
+            clip.step, clip.enabled = step, True
+        return run(self.model, inputs)
+
+    def sequential(self, inputs: NDArray[np.float32], rule: Rule) -> Steps:
+        """Choose layer after layer, each by its accumulators behind the clips of the layers before it."""
+        set_clipping(self.model, False)
+        for layer, clip in zip(self.layers, self.clips):
+            counts = histograms(self.model, inputs, [layer])
+            (clip.step,) = counts.choose(np.arange(len(inputs)), rule)
+            clip.enabled = True
+        return tuple(int(clip.step) for clip in self.clips)
 
 
 # ---- Choosing steps -------------------------------------------------------------------------------------------------
 
 
 def one_pass(model: keras.Model, inputs: NDArray[np.float32], percentile: float) -> Steps:
-    """What clip_model chooses: every layer by its accumulators in the unclipped model."""
-    return steps_of(clip_model(model, BITS, "auto", calibration_data=inputs, percentile=percentile))
-
-
-def sequential(model: keras.Model, inputs: NDArray[np.float32], percentile: float) -> Steps:
-    """Layer after layer, each by its accumulators behind the clips of the layers before it."""
-    for layer in binary_layers(model):
-        model = clip_model(model, BITS, "auto", layers=[layer.name], calibration_data=inputs, percentile=percentile)
-    return steps_of(model)
+    """What clip_model itself chooses: every layer by its accumulators in the unclipped model."""
+    model = clip_model(model, BITS, "auto", calibration_data=inputs, percentile=percentile)
+    clips = accumulator_clips(model)
+    return tuple(int(clips[layer.name].step) for layer in binary_layers(model))
 
 
 @dataclass(frozen=True)
 class Histograms:
-    """How often each accumulator occurs in the unclipped model: per binary layer ``(photos, 2 largest + 1)``."""
+    """How often each accumulator occurs: per binary layer ``(photos, 2 largest + 1)``."""
 
     counts: list[NDArray[np.int64]]
 
-    def choose(self, photos: NDArray[np.int64], rule: Callable[[NDArray, NDArray], int]) -> Steps:
-        """A step per layer by a rule: (accumulators, how often each occurs in these photos) -> step."""
+    def choose(self, photos: NDArray[np.int64], rule: Rule) -> Steps:
+        """A step per layer by a rule, for these photos."""
         return tuple(rule(values(counts.shape[1]), counts[photos].sum(0)) for counts in self.counts)
 
 
@@ -117,12 +127,12 @@ def values(size: int) -> NDArray[np.int64]:
     return np.arange(size) - size // 2
 
 
-def histograms(model: keras.Model, inputs: NDArray[np.float32]) -> Histograms:
-    """Count the accumulators of an unclipped model, per photo."""
-    layers = binary_layers(model)
+def histograms(model: keras.Model, inputs: NDArray[np.float32], layers: list | None = None) -> Histograms:
+    """Count the outputs of binary layers, of all if None, that are not clipped: their accumulators, per photo."""
+    layers = binary_layers(model) if layers is None else layers
     largest = [int(np.prod(layer.kernel.shape[:-1])) for layer in layers]
     probe = keras.Model(model.inputs, [layer.output for layer in layers])
-    call = tf.function(lambda batch: probe(batch, training=False), reduce_retracing=True)
+    call = tf.function(lambda batch: tf.nest.flatten(probe(batch, training=False)), reduce_retracing=True)
     counts: list[list[NDArray]] = [[] for _ in layers]
     for batch in _batches(inputs):
         for own, limit, tensor in zip(counts, largest, call(batch)):
@@ -146,12 +156,14 @@ def least_squares_relu(a: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
     return least_squares(np.maximum(a, 0), counts)
 
 
-def positive_percentile(percentile: float) -> Callable[[NDArray, NDArray], int]:
-    """A rule: the smallest step such that at most 100 - `percentile` percent exceed the range on the positive side."""
+def smallest_covering(percentile: float, positive: bool = False) -> Rule:
+    """A rule: the smallest step such that at most 100 - `percentile` percent are beyond the range, on both sides or
+    only on the positive one."""
+    allowed = (100 - Fraction(str(percentile))) / 100
 
     def rule(a: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
-        allowed = round(counts.sum() * (100 - percentile) / 100)
+        reach = a if positive else np.abs(a)
         limit = arithmetic.clip_limit(BITS)
-        return next(step for step in STEPS if counts[a > limit * step].sum() <= allowed)
+        return next(step for step in STEPS if int(counts[reach > limit * step].sum()) <= allowed * int(counts.sum()))
 
     return rule

@@ -246,8 +246,9 @@ def test_rules_choose_by_what_they_say():
     counts[a == -500] = 1000
     counts[a == 100] = 9999
     counts[a == 140] = 1
-    assert quicknet_measure.positive_percentile(99.9)(a, counts) == 1
-    assert quicknet_measure.positive_percentile(100)(a, counts) == 2
+    assert quicknet_measure.smallest_covering(99.9, positive=True)(a, counts) == 1
+    assert quicknet_measure.smallest_covering(100, positive=True)(a, counts) == 2
+    assert quicknet_measure.smallest_covering(99.9)(a, counts) == 4
     assert quicknet_measure.least_squares(a, counts) == 4
     assert quicknet_measure.least_squares_relu(a, counts) == 2
 
@@ -256,7 +257,7 @@ def test_flips_and_saturation_are_counted_exactly(model, photos):
     inputs = quicknet_model.normalize(photos)
     plain = quicknet_measure.run(model, inputs)
     np.testing.assert_allclose(plain.softmax, model.predict(inputs, verbose=0), rtol=1e-5)
-    clipped = quicknet_measure.run(quicknet_measure.with_steps(model, (1, 2, 1, 4)), inputs)
+    clipped = quicknet_measure.Clipped(model).run((1, 2, 1, 4), inputs)
     counts = quicknet_measure.histograms(model, inputs).counts[0].sum(0)
     a = quicknet_measure.values(counts.size)
     # The first layer sees the same signs, so it saturates as its histogram says.
@@ -270,6 +271,32 @@ def test_flips_and_saturation_are_counted_exactly(model, photos):
     changed = quicknet_measure.Run(plain.softmax, [other, *plain.signs[1:]], plain.sizes, [])
     assert changed.flipped(plain)[2, 0] == 2 / (12 * 10 * CHANNELS)
     assert np.count_nonzero(changed.flipped(plain)) == 1
+
+
+def test_sequential_calibration_measures_behind_the_clips_before(model, photos):
+    from larq_clip.models import clip_model
+
+    inputs = quicknet_model.normalize(photos)
+    clipped = quicknet_measure.Clipped(model)
+    steps = clipped.sequential(inputs, quicknet_measure.smallest_covering(90))
+    expected = model
+    for layer in clipped.layers:
+        expected = clip_model(expected, 8, "auto", [layer.name], inputs, percentile=90)
+    assert steps == tuple(expected.get_layer(layer.name).accumulator_quantizer.step for layer in clipped.layers)
+    # Changed steps are those of a model made with them.
+    changed = clipped.run((1, 4, 1, 4), inputs)
+    made = clip_model(clip_model(model, 8, 4, ["b1_conv", "b3_conv"]), 8, 1, ["b0_conv", "b2_conv"])
+    np.testing.assert_allclose(changed.softmax, quicknet_measure.run(made, inputs).softmax, atol=1e-5)
+    assert np.abs(changed.softmax - clipped.run((1, 1, 1, 1), inputs).softmax).max() > 1e-3
+
+
+def test_the_experiment_notices_when_clip_model_chooses_otherwise(model, photos, monkeypatch):
+    experiment = quicknet.Experiment(model, quicknet_model.normalize(photos), np.zeros(PHOTOS, np.int64))
+    (variant,) = (variant for variant in experiment.variants(1, 1) if variant.name == "auto 99.9")
+    experiment.check_auto(variant, np.array([0, 3]))
+    monkeypatch.setattr(quicknet_measure, "one_pass", lambda *_: (64, 64, 64, 64))
+    with pytest.raises(RuntimeError, match=r"auto 99.9: clip_model chose the steps \(64, 64, 64, 64\)"):
+        experiment.check_auto(variant, np.array([0, 3]))
 
 
 def test_splits_leave_photos_to_judge():
