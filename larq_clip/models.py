@@ -34,7 +34,7 @@ def clip_model(
     layers: Sequence[LayerRef] | None = None,
     calibration_data: Any = None,
     *,
-    percentile: float = 99.99,
+    percentile: float = 99.9,
 ) -> keras.Model:
     """A copy of a model whose binary layers saturate their accumulators to `bits` bits.
 
@@ -48,7 +48,8 @@ def clip_model(
     model as given, so before any new clip: one pass over the data serves all layers, the choice for a layer does not
     depend on which others are clipped, and since each chosen clip changes next to no accumulator beyond its rounding,
     measuring behind the clips of earlier layers would give practically the same. A *pretrained* model needs this, or a
-    second training stage: step 1 alone costs most of its accuracy.
+    second training stage: step 1 alone costs most of its accuracy. A low percentile costs range, a high one low bits;
+    on a pretrained QuickNet 99.9 changes the outputs least (benchmarks/accuracy).
 
     Args:
         model: functional or Sequential, built.

@@ -407,6 +407,16 @@ def expected_step(a, bits, percentile):
     return step
 
 
+@pytest.mark.parametrize("arguments, step", [({}, 1), ({"percentile": 99.9}, 1), ({"percentile": 99.99}, 2)])
+def test_auto_lets_one_accumulator_in_a_thousand_saturate(binary, arguments, step):
+    images = np.ones((2000, 200), np.float32)
+    images[1:, ::2] = -1  # the accumulator of the first image is 200, of all others 0
+    layer = lq.layers.QuantDense(1, use_bias=False, kernel_initializer="ones", **binary)
+    model = keras.Sequential([keras.layers.InputLayer(200), layer])
+    (clip,) = accumulator_clips(clip_model(model, step="auto", calibration_data=images, **arguments)).values()
+    assert clip.step == step
+
+
 @pytest.mark.parametrize("bits, percentile", [(8, 99.99), (5, 99.99), (4, 100), (3, 50)])
 def test_auto_is_the_smallest_step_that_covers_the_raw_accumulators(build_network, images, bits, percentile):
     model = build_network()
