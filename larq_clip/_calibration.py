@@ -93,6 +93,8 @@ def batches_of(model: keras.Model, calibration_data: Any) -> list[Any]:
         TypeError: for calibration data of no accepted kind.
         ValueError: where it is empty, holds numbers that are not finite, or does not fit the model's inputs.
     """
+    if calibration_data is None:
+        raise ValueError("calibration_data is None; give an array of inputs, or an iterable of batches")
     found = list(_checked_batches(model, calibration_data))
     if not found:
         raise ValueError("calibration_data is empty; give at least one image or batch")

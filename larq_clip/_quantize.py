@@ -16,6 +16,7 @@ from larq_clip._keras import keras, tf
 
 CHUNK = 8  # images at once, where the tensors of all layers are held
 WIDEST = 53 - 16  # bits of an integer that float64 still holds times the multiplier of a batch norm
+ENDLESS = 64
 
 Tensor = Any
 Format = tuple[int, Any]  # bits, fraction bits (an integer or one per channel)
@@ -105,7 +106,7 @@ class Quantization:
         if call.kind == "add":
             return max(32, *(width + 1 for width in operands))  # their fraction bits differ
         if call.kind == "mean":
-            return operands[0] + int(np.prod(call.inputs[0].shape[1:3])).bit_length()
+            return ENDLESS  # a third has no end; where it is a power of two, nothing is lost either
         if call.kind == "float":
             products = int(np.prod(call.layer.get_weights()[0].shape[:-1]))
             return 2 * 7 + fixed_point.STEP_MANTISSA_BITS + products.bit_length()
@@ -159,7 +160,8 @@ class Quantization:
         for tensor in call.inputs:
             producer = self.graph.by_output[id(tensor)]
             computed = producer.kind in ("norm", "float") or is_elementwise(producer.layer)
-            if self.state[id(tensor)] != "exact" or not computed or not self.graph.sees_alone(call, tensor):
+            fits = self.state[id(tensor)] == "exact" and self.width[id(tensor)] < ENDLESS
+            if not fits or not computed or not self.graph.sees_alone(call, tensor):
                 continue
             source = producer
             while source.kind in ("norm", "monotone"):
@@ -275,7 +277,8 @@ class Quantization:
         """The layer in the place of a call's; a layer called twice stays one."""
         original, fixed = call.layer, call.position in self.fixed
         if id(original) in self.replaced:
-            if fixed and call.kind == "float" and self._first(call) is not call:
+            first = self._first(call)
+            if first is not call and (fixed and call.kind == "float" or fixed != (first.position in self.fixed)):
                 raise refusal(original, "it is called more than once", "layers of their own for each place")
             return self.replaced[id(original)]
         config = original.get_config()

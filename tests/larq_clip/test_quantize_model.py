@@ -435,6 +435,7 @@ def test_a_bias_is_refused_where_integers_are_needed(images):
         ({"percentile": 0}, "percentile is 0"),
         ({"calibration_data": np.zeros((0, *SHAPE))}, "calibration_data is empty"),
         ({"calibration_data": []}, "calibration_data is empty"),
+        ({"calibration_data": None}, "calibration_data is None"),
         ({"calibration_data": np.zeros((2, 4, 4, 3))}, r"accepted is \(None, 10, 10, 3\)"),
     ],
 )
