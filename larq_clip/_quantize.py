@@ -221,7 +221,8 @@ class Quantization:
             if layer.trainable != call.layer.trainable:
                 layer.trainable = call.layer.trainable
             if isinstance(layer, ours.FixedPointBatchNormalization):
-                layer.quantize()
+                by_channel = self.by_channel and self.variables == "folded"
+                layer.quantize(granularity="channel" if by_channel else "layer")
             elif call.position in self.fixed and call.kind == "float":
                 layer.quantize(self.format_of(call, call.inputs[0])[1])
         return result
@@ -354,7 +355,7 @@ def _describe(layer: Any) -> str:
     """The format of a layer in words."""
     if isinstance(layer, ours.FixedPointBatchNormalization):
         own = layer.variable_fraction_bits
-        return f"F = {layer.fraction_bits}" + ("" if own is None else f", variables {own}")
+        return f"int16, {_span(layer.fraction_bits)}" + ("" if own is None else f", variables {own}")
     if isinstance(layer, ours.StorageQuantizer):
         return f"int{layer.bits}, {_span(layer.fraction_bits)}"
     if getattr(layer, "kernel_steps", None):

@@ -99,7 +99,8 @@ def quantize_model(
 ) -> Any:
     """A copy of a clipped model whose forward pass is an integer program; no retraining is needed for a good one.
 
-    - Batch norms become `larq_clip.layers.FixedPointBatchNormalization`, each with the format that Algorithm 2 finds.
+    - Batch norms become `larq_clip.layers.FixedPointBatchNormalization`; with granularity="tensor" or
+      variables="paper" each has the one format that Algorithm 2 finds, else one per channel.
     - Sums, `keras.layers.Add` and ``x + y`` alike, become `larq_clip.layers.Add`, which hands on the exact sum. What
       needs it in memory, the shortcut branch, a concatenation, an int8 layer, sees it behind a `StorageQuantizer` named
       "<layer>_int8"; what needs a sign only sees the exact sum: sign before rounding. Of the operands of a sum one is
@@ -122,7 +123,7 @@ def quantize_model(
             stored in 8 bits in any case.
         float_layers: "int8" or "float32": what becomes of the layers that are not binary.
         variables: of the batch norms: "folded" or "paper"; see `FixedPointBatchNormalization`.
-        granularity: "channel" or "tensor": fraction bits of stored tensors.
+        granularity: "channel" or "tensor": fraction bits of stored tensors and of batch norms.
         report: return the list of `LayerReport`s, too; a second pass over the data.
         percentile: above 0, up to 100.
 

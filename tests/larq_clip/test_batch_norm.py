@@ -85,13 +85,14 @@ def test_weights_load_by_order_and_by_name(rng, tmp_path):
     variance=array(0, 2.0**16),
     q=hnp.arrays(np.int32, (4, CHANNELS), elements=st.integers(-127, 127)),
     step_log2=st.integers(-12, 10),
-    variables=st.sampled_from(["folded", "paper"]),
+    kind=st.sampled_from([("folded", "layer"), ("folded", "channel"), ("paper", "layer")]),
 )
-def test_forward_is_the_integer_program(gamma, beta, mean, variance, q, step_log2, variables):
+def test_forward_is_the_integer_program(gamma, beta, mean, variance, q, step_log2, kind):
+    variables, granularity = kind
     layer = build([gamma, beta, mean, variance], variables=variables)
     norm = fp.BatchNorm(gamma, beta, mean, variance, 1e-3)
-    chosen = layer.quantize()
-    assert chosen == fp.choose_format(norm, variables) == layer.format
+    chosen = layer.quantize(granularity=granularity)
+    assert chosen == fp.choose_format(norm, variables, granularity) == layer.format
     expected = fp.affine(q, fp.quantize_batch_norm(norm, chosen), -step_log2)
     x = np.ldexp(q.astype(np.float32), step_log2)
     np.testing.assert_array_equal(layer(x, training=False), fp.values(*expected))
@@ -255,7 +256,7 @@ def test_saved_and_loaded(rng, tmp_path, suffix, variables):
     )
     layer = model.get_layer("norm")
     layer.set_weights(random_weights(rng))
-    layer.quantize()
+    layer.quantize(granularity="channel" if variables == "folded" else "layer")
     layer.trainable = False
     model.save(tmp_path / f"model{suffix}")
     loaded = keras.models.load_model(tmp_path / f"model{suffix}", compile=False)
@@ -274,13 +275,15 @@ def test_saved_and_loaded(rng, tmp_path, suffix, variables):
         {"fraction_bits": 3, "variable_fraction_bits": 3},
         {"variables": "paper", "fraction_bits": 3},
         {"variables": "paper", "variable_fraction_bits": 3},
+        {"fraction_bits": [3, 25]},
+        {"variables": "paper", "fraction_bits": [3, 3], "variable_fraction_bits": 3},
         {"axis": [1, 2]},
         {"renorm": True},
         {"virtual_batch_size": 2},
     ],
 )
 def test_wrong_arguments(arguments):
-    with pytest.raises(ValueError, match="accepted are|belongs to 'paper'"):
+    with pytest.raises(ValueError, match="accepted|belongs to 'paper'"):
         FixedPointBatchNormalization(**arguments)
 
 
@@ -293,6 +296,8 @@ def test_what_cannot_be_quantized(rng):
     layer.quantize()
     with pytest.raises(ValueError, match="was given a mask"):
         layer(np.zeros((2, CHANNELS)), mask=np.ones((2,), bool))
+    with pytest.raises(ValueError, match="batch norm 'norm' was given 2 fraction bits"):
+        layer.quantize(fp.AffineFormat([1, 2]))
     weights = layer.get_weights()
     for place, value, message in ((2, np.nan, "a moving mean that is not finite"), (3, -1, "a negative moving var")):
         wrong = [w.copy() for w in weights]

@@ -149,6 +149,27 @@ def test_a_quantized_batch_norm_is_close():
         assert np.abs(y - (s * 2 * q + t)).max() <= 2 * tolerance
 
 
+@small
+@given(batch_norms())
+def test_by_channel_small_multipliers_keep_15_bits(norm):
+    s, t = fp.fold(norm)
+    chosen = fp.choose_format(norm, granularity="channel")
+    quantized = fp.quantize_batch_norm(norm, chosen)
+    for c, bits in enumerate(chosen.fraction_bits):
+        assert quantized.multiplier[c] == saturated(half_up(Fraction(s[c]) * Fraction(2) ** bits), 16)
+        assert quantized.offset[c] == half_up(Fraction(t[c]) * Fraction(2) ** bits)
+        if abs(s[c]) > 2.0**-8 and abs(t[c]) < 2**8:
+            assert abs(quantized.multiplier[c] * 2.0**-bits / s[c] - 1) <= 2.0**-14
+
+
+def test_formats_by_channel_are_for_folded_variables():
+    one = np.ones(1)
+    with pytest.raises(ValueError, match="granularity is 'channel' with variables='paper'"):
+        fp.choose_format(fp.BatchNorm(one, one, one, one, 0), "paper", "channel")
+    with pytest.raises(ValueError, match="accepted are finite"):
+        fp.choose_format(fp.BatchNorm(one * np.nan, one, one, one, 0), granularity="channel")
+
+
 def test_unknown_variables():
     one = np.ones(1)
     with pytest.raises(ValueError, match="variables is 'all'; accepted are 'folded' and 'paper'"):
