@@ -19,6 +19,7 @@ MONOTONE = (
     keras.layers.ReLU,
     keras.layers.Activation,
     keras.layers.Flatten,
+    keras.layers.Reshape,
     keras.layers.Dropout,
     keras.layers.SpatialDropout2D,
     keras.layers.ZeroPadding2D,
@@ -112,7 +113,7 @@ class Graph:
             return _require_tensors(call, "concatenate")
         if type(layer) in MEANS:
             return "mean"
-        if type(layer) in MONOTONE and _keeps_the_grid(layer):
+        if type(layer) in MONOTONE and _keeps_the_grid(call):
             return "monotone"
         if type(layer) in (keras.layers.Activation, keras.layers.Softmax) and self.reaches_outputs_only(call):
             return "output"
@@ -209,7 +210,11 @@ def _require_tensors(call: Call, kind: str) -> str:
     return kind
 
 
-def _keeps_the_grid(layer: Any) -> bool:
+def _keeps_the_grid(call: Call) -> bool:
+    layer = call.layer
+    if isinstance(layer, keras.layers.Reshape):  # channels must stay in order: c, or position modulo c
+        channels, after = call.inputs[0].shape[-1], call.output.shape[-1]
+        return after is not None and after % channels == 0
     if isinstance(layer, keras.layers.Activation):
         return getattr(layer.activation, "__name__", "") in GRID_ACTIVATIONS
     if isinstance(layer, keras.layers.ReLU):

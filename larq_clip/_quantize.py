@@ -202,7 +202,7 @@ class Quantization:
             joined = [np.broadcast_to(f, n) for (_, f), n in zip(found, channels)]
             return max(b for b, _ in found), np.concatenate(joined).tolist()
         bits, fraction_bits = found[0]
-        if isinstance(producer.layer, keras.layers.Flatten) and isinstance(fraction_bits, list):
+        if isinstance(producer.layer, (keras.layers.Flatten, keras.layers.Reshape)) and isinstance(fraction_bits, list):
             fraction_bits = np.tile(fraction_bits, int(tensor.shape[-1]) // len(fraction_bits)).tolist()
         return bits, fraction_bits
 

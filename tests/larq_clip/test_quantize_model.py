@@ -77,7 +77,7 @@ def densenet():
             x = L.DepthwiseConv2D(3, padding="same", use_bias=False, name="blur")(x)
             x = L.Conv2D(8, 1, use_bias=False, name="transition")(x)
     x = L.ReLU(name="relu")(L.BatchNormalization(name="last_norm")(x))
-    x = L.Dense(5, name="classifier")(L.Flatten(name="flatten")(L.MaxPooling2D(2, name="last_pool")(x)))
+    x = L.Dense(5, name="classifier")(L.Reshape((-1,), name="flat")(L.MaxPooling2D(2, name="last_pool")(x)))
     return keras.Model(image, x, name="densenet")
 
 
@@ -182,7 +182,7 @@ def reference(layer, inputs):
         return arithmetic.window_reduce(x, windows(layer, x), np.add, np.zeros(())) / np.prod(layer.pool_size)
     if isinstance(layer, L.GlobalAveragePooling2D):
         return x.sum((1, 2)) / np.prod(x.shape[1:3])
-    if isinstance(layer, L.Flatten):
+    if isinstance(layer, (L.Flatten, L.Reshape)):
         return x.reshape(x.shape[0], -1)
     if isinstance(layer, (L.ReLU, L.Activation)):
         return np.maximum(x, 0)
