@@ -15,14 +15,34 @@ from larq_clip._legacy_keras import choose_legacy_keras
 choose_legacy_keras()
 
 if TYPE_CHECKING:
-    from larq_clip import arithmetic, callbacks, constraints, converter, datasets, layers, models, quantizers
+    from larq_clip import (
+        arithmetic,
+        callbacks,
+        constraints,
+        converter,
+        datasets,
+        fixed_point,
+        layers,
+        models,
+        quantizers,
+    )
     from larq_clip.converter import convert_keras_model
     from larq_clip.errors import ConversionError, LarqClipError, ModelFileError, RuntimeLibraryError
     from larq_clip.interpreter import Interpreter
 
 __version__ = "0.1.0"
 
-_MODULES = ("arithmetic", "callbacks", "constraints", "converter", "datasets", "layers", "models", "quantizers")
+_MODULES = (
+    "arithmetic",
+    "callbacks",
+    "constraints",
+    "converter",
+    "datasets",
+    "fixed_point",
+    "layers",
+    "models",
+    "quantizers",
+)
 _NAMES = {
     "convert_keras_model": "larq_clip.converter",
     "Interpreter": "larq_clip.interpreter",
@@ -44,6 +64,7 @@ __all__ = [
     "convert_keras_model",
     "converter",
     "datasets",
+    "fixed_point",
     "layers",
     "models",
     "quantizers",

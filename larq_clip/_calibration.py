@@ -1,4 +1,4 @@
-"""Choosing the step of each clip from data: histograms of |accumulator|, and the smallest step that covers them."""
+"""Choosing steps and fraction bits from data: histograms of magnitudes, and the smallest range that covers them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from larq_clip import arithmetic
+from larq_clip import arithmetic, fixed_point
 from larq_clip._keras import keras, lq, tf
 from larq_clip.quantizers import LARGEST_EXPONENT
 
@@ -53,6 +53,54 @@ class AccumulatorHistogram(lq.quantizers.Quantizer):
         raise AssertionError("an accumulator exact in float32 is below 2^24, so the last step covers all of them")
 
 
+class ExponentHistogram:
+    """Counts, per channel (the last axis), the smallest power of two that each |y| does not exceed."""
+
+    LOWEST, HIGHEST = -64, 64  # exponents that are told apart
+
+    def __init__(self, channels: int):
+        self.counts = np.zeros((channels, self.HIGHEST - self.LOWEST + 2), np.int64)  # column 0 is for zeros
+
+    def add(self, y: np.ndarray) -> None:
+        """Count the elements of ``(..., channels)``."""
+        channels, width = self.counts.shape
+        y = np.abs(y.reshape(-1, channels))
+        exponents = np.clip(fixed_point.ceil_log2(np.where(y == 0, 1.0, y)), self.LOWEST, self.HIGHEST)
+        columns = np.where(y == 0, 0, exponents - self.LOWEST + 1) + width * np.arange(channels)
+        self.counts += np.bincount(columns.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
+
+    def covering(self, percentile: Fraction, by_channel: bool) -> np.ndarray:
+        """The smallest power of two that at least `percentile` percent do not exceed; the largest seen where that is 0.
+
+        ``(channels,)``, or () over all channels; 0 where there was nothing but zeros.
+        """
+        counts = self.counts if by_channel else self.counts.sum(0, keepdims=True)
+        found = np.array([self._covering(row, percentile) for row in counts])
+        return found if by_channel else found[0]
+
+    def _covering(self, counts: np.ndarray, percentile: Fraction) -> float:
+        needed = percentile * int(counts.sum()) / 100
+        column = next(i for i, total in enumerate(np.cumsum(counts)) if int(total) >= needed)
+        if column == 0:
+            column = int(np.max(np.nonzero(counts)[0]))
+        return 0.0 if column == 0 else 2.0 ** (column - 1 + self.LOWEST)
+
+
+def batches_of(model: keras.Model, calibration_data: Any) -> list[Any]:
+    """The inputs of all batches of calibration data.
+
+    Raises:
+        TypeError: for calibration data of no accepted kind.
+        ValueError: where it is empty, holds numbers that are not finite, or does not fit the model's inputs.
+    """
+    if calibration_data is None:
+        raise ValueError("calibration_data is None; give an array of inputs, or an iterable of batches")
+    found = list(_checked_batches(model, calibration_data, "calibration_data"))
+    if not found:
+        raise ValueError("calibration_data is empty; give at least one image or batch")
+    return found
+
+
 def observe(model: keras.Model, data: Any, name: str = "calibration_data") -> None:
     """Run a model, in inference mode, over calibration data; `name` is what errors call it.
 
@@ -61,12 +109,17 @@ def observe(model: keras.Model, data: Any, name: str = "calibration_data") -> No
         ValueError: where it is empty, holds numbers that are not finite, or does not fit the model's inputs.
     """
     batches = 0
-    for inputs in _batches(data, name):
-        _check_inputs(model, inputs, name)
+    for inputs in _checked_batches(model, data, name):
         model(tf.nest.map_structure(tf.convert_to_tensor, inputs), training=False)
         batches += 1
     if not batches:
         raise ValueError(f"{name} is empty; give at least one image or batch")
+
+
+def _checked_batches(model: keras.Model, data: Any, name: str) -> Iterator[Any]:
+    for inputs in _batches(data, name):
+        _check_inputs(model, inputs, name)
+        yield inputs
 
 
 def _batches(data: Any, name: str) -> Iterator[Any]:

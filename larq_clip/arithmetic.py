@@ -2,7 +2,8 @@
 
 No TensorFlow here. Images are NHWC with a leading batch axis, binary values are packed bits (1 for -1, 0 for +1),
 filters are ``(out_channels, kernel_h, kernel_w, in_channels / groups)``. Everything is exact: integers are int64
-inside and rounding happens only where a docstring says so.
+inside and rounding happens only where a docstring says so. Fixed-point batch norms, stored tensors and int8 layers are
+in `larq_clip.fixed_point`.
 
 The source is Vorabbi et al., "Optimizing data-flow in binary neural networks", section 3; where the text is imprecise
 or wrong the docstring says what holds here.
@@ -158,9 +159,24 @@ def binary_conv2d(
     """
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"pad_value is {pad_value!r}; accepted are -1, 0 and 1")
+    x, w = bits_to_signs(x_bits, np.float64), bits_to_signs(w_bits, np.float64)
+    return convolve(x, w, axes, pad_value, groups).astype(np.int32)
+
+
+def convolve(
+    x: NDArray, w: NDArray, axes: tuple[WindowAxis, WindowAxis], pad_value: int = 0, groups: int = 1
+) -> NDArray[np.float64]:
+    """Sum of products over all taps, of integers: float64, exact while sums of magnitudes stay below 2^53.
+
+    Args:
+        x: ``(batch, height, width, in_channels)``.
+        w: ``(out_channels, kernel_h, kernel_w, in_channels / groups)``.
+        axes: placement of the rows and columns.
+        pad_value: what a tap outside the image multiplies.
+        groups: channel groups, as in Keras.
+    """
     rows, columns = axes
-    x = bits_to_signs(x_bits, np.float64)  # BLAS; exact, since |a| < 2^53
-    w = bits_to_signs(w_bits, np.float64)
+    x, w = np.asarray(x, np.float64), np.asarray(w, np.float64)  # BLAS has no integers
     batch = x.shape[0]
     out_channels, in_per_group = w.shape[0], w.shape[3]
     below = (rows.out - 1) * rows.stride + (rows.kernel - 1) * rows.dilation + 1 - rows.size - rows.pad_before
@@ -185,7 +201,7 @@ def binary_conv2d(
                 source = x[:, y, z, g * in_per_group : (g + 1) * in_per_group]
                 outputs = slice(g * per_group, (g + 1) * per_group)
                 total[..., outputs] += source @ w[outputs, i, j].T
-    return total.astype(np.int32)
+    return total
 
 
 # ---- Clip (Algorithm 1, line 7) -------------------------------------------------------------------------------------

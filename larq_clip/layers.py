@@ -1,16 +1,24 @@
-"""Larq's binary layers with a quantizer of the accumulator: ``accumulator_quantizer=``.
+"""Layers whose forward pass is an integer program: binary ones with a clipped accumulator, and what lies between them.
+
+`QuantConv2D` and `QuantDense` are Larq's with a quantizer of the accumulator, ``accumulator_quantizer=``:
 
 output = activation(accumulator_quantizer(input_quantizer(input) * kernel_quantizer(kernel)) + bias)
 
 They are subclasses of Larq's layers, so summary, metrics, pad values and constraints work as there. With
 ``accumulator_quantizer=None`` they compute what Larq's layers compute.
+
+`FixedPointBatchNormalization`, `StorageQuantizer`, `Add`, `Concatenate`, `Int8Conv2D`, `Int8DepthwiseConv2D` and
+`Int8Dense` compute exactly what `larq_clip.fixed_point` does in NumPy, in float64 where float32 cannot.
 """
 
 from __future__ import annotations
 
 import weakref
 
+from larq_clip._batch_norm import FixedPointBatchNormalization
+from larq_clip._int8 import Int8Conv2D, Int8Dense, Int8DepthwiseConv2D
 from larq_clip._keras import keras, lq, tf
+from larq_clip._storage import Add, Concatenate, StorageQuantizer
 from larq_clip.quantizers import PACKAGE, AccumulatorClip, require_exact_dtype
 
 
@@ -132,4 +140,14 @@ class QuantDense(_AccumulatorQuantizer, lq.layers.QuantDense, _AccumulatorDense)
     """
 
 
-__all__ = ["QuantConv2D", "QuantDense"]
+__all__ = [
+    "Add",
+    "Concatenate",
+    "FixedPointBatchNormalization",
+    "Int8Conv2D",
+    "Int8Dense",
+    "Int8DepthwiseConv2D",
+    "QuantConv2D",
+    "QuantDense",
+    "StorageQuantizer",
+]

@@ -1,13 +1,15 @@
-"""Transforms of whole Keras models: clip the accumulators of all binary layers, switch the clips on and off."""
+"""Transforms of whole Keras models: clip the accumulators of all binary layers, switch clips on and off, quantize."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
+from larq_clip import fixed_point
 from larq_clip._binary import REPLACED_BY, is_binary
-from larq_clip._calibration import AccumulatorHistogram, check_percentile, observe
+from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, observe
 from larq_clip._keras import keras, lq
+from larq_clip._quantize import LayerReport, Quantization
 from larq_clip.quantizers import AccumulatorClip
 
 LayerRef: TypeAlias = "str | keras.layers.Layer"
@@ -83,6 +85,74 @@ def clip_model(
     histograms = {id(layer): AccumulatorHistogram() for layer in targets}
     observe(_copy(model, histograms), calibration_data)
     return _copy(model, {k: AccumulatorClip(bits, h.smallest_step(bits, wanted)) for k, h in histograms.items()})
+
+
+def quantize_model(
+    clipped_model: keras.Model,
+    calibration_data: Any,
+    residual_bits: int = 8,
+    float_layers: str = "int8",
+    variables: str = "folded",
+    granularity: str = "channel",
+    report: bool = False,
+    *,
+    percentile: float = 99.9,
+) -> Any:
+    """A copy of a clipped model whose forward pass is an integer program; no retraining is needed for a good one.
+
+    - Batch norms become `larq_clip.layers.FixedPointBatchNormalization`; with granularity="tensor" or
+      variables="paper" each has the one format that Algorithm 2 finds, else one per channel.
+    - Sums, `keras.layers.Add` and ``x + y`` alike, become `larq_clip.layers.Add`, which hands on the exact sum. What
+      needs it in memory, the shortcut branch, a concatenation, an int8 layer, sees it behind a `StorageQuantizer` named
+      "<layer>_int8"; what needs a sign only sees the exact sum: sign before rounding. Of the operands of a sum one is
+      added as it is computed, a batch norm's output that nothing else needs, preferably behind a binary layer; all
+      others are stored.
+    - Layers that are not binary become `Int8Conv2D`, `Int8DepthwiseConv2D` and `Int8Dense`, or stay in float32, and the
+      batch norms behind them, too, up to the next stored tensor.
+    - Clipped layers, Larq layers with other quantizers, pooling, activations at the end stay what they are. Sums and
+      means are float64 between layers, which is exact.
+
+    Stored tensors have a power of two per channel, the smallest whose 2^-f 2^(bits-1) is not exceeded by `percentile`
+    percent of |y|, measured in the clipped model as given, in one pass over the data. Layers keep their names and
+    weights, so weights of the clipped model load by name. The copy is not compiled.
+
+    Args:
+        clipped_model: functional or Sequential, without nested models, as `clip_model` returns it, clips on, trained.
+        calibration_data: an array of inputs ``(images, ...)``, a dict of such arrays by input name, or a finite
+            iterable of batches x, (x, y) or (x, y, sample_weight); some hundred images.
+        residual_bits: 8 or 16, of stored sums and of operands of sums and concatenations. Inputs of int8 layers are
+            stored in 8 bits in any case.
+        float_layers: "int8" or "float32": what becomes of the layers that are not binary.
+        variables: of the batch norms: "folded" or "paper"; see `FixedPointBatchNormalization`.
+        granularity: "channel" or "tensor": fraction bits of stored tensors and of batch norms.
+        report: return the list of `LayerReport`s, too; a second pass over the data.
+        percentile: above 0, up to 100.
+
+    Returns:
+        The model; with report=True a pair of it and a list of a `LayerReport` for each layer.
+
+    Raises:
+        TypeError: where the model is no Keras model, or the calibration data of no accepted kind.
+        ValueError: for a model that is nested, not built, not clipped, with its clips off, with batch norms without
+            statistics, with a layer or an activation that has no integer program (each named); for calibration data
+            that is empty or does not fit; for other values of the arguments.
+    """
+    accepted: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "residual_bits": (residual_bits, fixed_point.STORED_BITS),
+        "float_layers": (float_layers, ("int8", "float32")),
+        "variables": (variables, fixed_point.VARIABLES),
+        "granularity": (granularity, ("channel", "tensor")),
+    }
+    for name, (value, values) in accepted.items():
+        if value not in values:
+            raise ValueError(f"{name} is {value!r}; accepted are {' and '.join(map(repr, values))}")
+    wanted = check_percentile(percentile)
+    model = _require_graph(clipped_model)
+    quantization = Quantization(model, residual_bits, float_layers == "int8", variables, granularity == "channel")
+    batches = batches_of(model, calibration_data)
+    quantization.calibrate(batches, wanted)
+    quantized = quantization.build()
+    return (quantized, quantization.report(quantized, batches)) if report else quantized
 
 
 def accumulator_clips(model: keras.Model) -> dict[str, AccumulatorClip]:
@@ -261,4 +331,4 @@ def _with_quantizer(layer: Any, quantizer: Any) -> Any:
         return REPLACED_BY[type(layer)].from_config(config)
 
 
-__all__ = ["accumulator_clips", "binary_layers", "clip_model", "set_clipping"]
+__all__ = ["LayerReport", "accumulator_clips", "binary_layers", "clip_model", "quantize_model", "set_clipping"]
