@@ -94,7 +94,7 @@ test-python: setup
 	$(PYTEST)
 
 test-oldest: system
-	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt PYTHON='$(OLDEST_PYTHON)' test-python
+	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt PYTHON='$(OLDEST_PYTHON)' test-aarch64 test-python
 
 OLDEST_PYTHON = $(shell for p in python3.11 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null && echo $$p && break; done)
