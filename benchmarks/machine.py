@@ -6,17 +6,8 @@ import datetime
 import os
 import platform
 import subprocess
-from pathlib import Path
 
-
-def cpu_model() -> str:
-    """The processor's name as Linux gives it, else what Python knows."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+from larq_clip._machine import processor_name
 
 
 def compiler_version(compiler: str) -> str:
@@ -27,7 +18,7 @@ def compiler_version(compiler: str) -> str:
 def describe() -> dict[str, object]:
     """Processor, cores, system, Python and date (UTC)."""
     return {
-        "cpu": cpu_model(),
+        "cpu": processor_name() or platform.machine(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+
+from larq_clip._machine import processor_name
 
 Report = dict[str, Any]
 
@@ -20,15 +21,8 @@ LAYER_COLORS = ("#b2452d", "#c78a1b", "#3f7d4e", "#6b4fa0", "#3b3b3b")
 
 def describe_machine() -> dict[str, Any]:
     """Processor, its architecture, number of cores and operating system."""
-    name = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
     return {
-        "processor": name or "unknown",
+        "processor": processor_name() or "unknown",
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
