@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -159,7 +158,7 @@ def _finish(e: Experiment, step: str, model: keras.Model, epochs: int, **more: A
     found = {"epochs": epochs, "accuracy": e.accuracy(model), **more}
     part = e.path(step, "part.keras")
     model.save(part)
-    os.replace(part, e.path(step, "keras"))
+    part.replace(e.path(step, "keras"))
     return found
 
 
