@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from images import Batches, Images, load, scale  # noqa: E402
 from machine import describe  # noqa: E402
 from networks import NETWORKS  # noqa: E402
+from variants import saturate_partial_sums  # noqa: E402
 
 import larq_clip  # noqa: E402
 from larq_clip._keras import keras, tf  # noqa: E402
@@ -212,6 +213,17 @@ def quantize(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
     return _finish(e, step, model, 0, agreement=same)
 
 
+def saturate(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
+    """The clipped network with sums that saturate after every addition; nothing is trained."""
+    model = saturate_partial_sums(e.model(parent))
+    outputs = e.outputs(model)
+    return {
+        "epochs": 0,
+        "accuracy": float(np.mean(outputs.argmax(1) == e.test[1])),
+        "agreement": float(np.mean(outputs.argmax(1) == e.outputs(e.model(parent)).argmax(1))),
+    }
+
+
 def run_on_device(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
     """Convert, run all test images on the C runtime and compare its outputs with Keras's."""
     model = e.model(parent)
@@ -242,6 +254,7 @@ STEPS: dict[str, tuple[Any, str | None]] = {
 for _parent in ("clip1", "clip2", "auto_untrained", "auto"):
     for _kind in QUANTIZED:
         STEPS[f"{_kind}@{_parent}"] = (quantize, _parent)
+    STEPS[f"saturating@{_parent}"] = (saturate, _parent)
     STEPS[f"runtime@{_parent}"] = (run_on_device, f"integer@{_parent}")
 
 
