@@ -15,8 +15,8 @@ CHUNK = 128  # channels that one partial sum holds: a NEON register of bits
 class SaturatingConv2D(ours.QuantConv2D):
     """A clipped binary convolution whose running sum saturates after every addition, to the limit of its clip.
 
-    A partial sum is that of one tap and up to 128 channels, added row by row, as a kernel with 8-bit accumulators would.
-    Its steps are those of the clip; the result depends on the order, which is why `larq_clip` saturates once.
+    A partial sum is that of one tap and up to 128 channels, added row by row, as a kernel with 8-bit accumulators
+    would. Its steps are those of the clip; the result depends on the order, which is why `larq_clip` saturates once.
     """
 
     def convolution_op(self, inputs, kernel):
