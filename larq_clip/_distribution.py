@@ -1,7 +1,7 @@
 """Training on several devices or machines (`tf.distribute`): one place for what must be the same everywhere.
 
-With `MirroredStrategy` one process has all replicas, and decides once. With `MultiWorkerMirroredStrategy` each worker is
-a process that runs the same program, and what it chooses from its data or its logs must come out the same on all of
+With `MirroredStrategy` one process has all replicas, and decides once. With `MultiWorkerMirroredStrategy` each worker
+is a process that runs the same program, and what it chooses from its data or its logs must come out the same on all of
 them. So the workers exchange what they measured, by collective operations that all of them must reach.
 """
 

@@ -375,7 +375,7 @@ def _operand(tensors: Any) -> Tensor:
 def _without_mixed_precision(config: Any) -> Any:
     """A config, and those in it, with float32 in place of mixed-precision policies, whose sums are not exact."""
     if isinstance(config, (list, tuple)):
-        return type(config)(_without_mixed_precision(value) for value in config)
+        return [_without_mixed_precision(value) for value in config]
     if not isinstance(config, dict):
         return config
     if config.get("class_name") == "Policy" and config.get("config", {}).get("name", "").startswith("mixed_"):

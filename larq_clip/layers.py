@@ -109,8 +109,8 @@ class QuantConv2D(_AccumulatorQuantizer, lq.layers.QuantConv2D):
         ``(batch, new_height, new_width, filters)``, or channels first.
 
     # Raises
-        ValueError: when built with an accumulator_quantizer and variables in float16 or bfloat16, or with the `AccumulatorClip`
-            object of another layer.
+        ValueError: when built with an accumulator_quantizer and variables in float16 or bfloat16, or with the
+            `AccumulatorClip` object of another layer.
 
     # References
         - Vorabbi et al., "Optimizing data-flow in binary neural networks", section 3.3.
@@ -157,8 +157,8 @@ class QuantDense(_AccumulatorQuantizer, lq.layers.QuantDense, _AccumulatorDense)
         ``(batch, ..., units)``.
 
     # Raises
-        ValueError: when built with an accumulator_quantizer and variables in float16 or bfloat16, or with the `AccumulatorClip`
-            object of another layer.
+        ValueError: when built with an accumulator_quantizer and variables in float16 or bfloat16, or with the
+            `AccumulatorClip` object of another layer.
 
     # References
         - Vorabbi et al., "Optimizing data-flow in binary neural networks", section 3.3.

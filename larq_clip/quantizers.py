@@ -56,8 +56,8 @@ def require_exact_dtype(dtype: Any, owner: str) -> None:
     if name not in EXACT_DTYPES:
         raise ValueError(
             f"{owner} computes in {name}, in which an accumulator is not exact; accepted are "
-            f"{' and '.join(EXACT_DTYPES)}, and mixed-precision policies, under which the layer computes in the dtype of "
-            "its variables. Build the layer with dtype='float32'"
+            f"{' and '.join(EXACT_DTYPES)}, and for layers mixed-precision policies, under which they compute in the "
+            "dtype of their variables. Build the layer with dtype='float32'"
         )
 
 
