@@ -10,6 +10,7 @@ import numpy as np
 
 from larq_clip import arithmetic, fixed_point
 from larq_clip import layers as ours
+from larq_clip._batch_norm import config_of
 from larq_clip._calibration import ExponentHistogram
 from larq_clip._distribution import Workers
 from larq_clip._graph import INT8, QUANTIZERS, Call, Graph, is_elementwise, is_symbolic, refusal
@@ -285,7 +286,7 @@ class Quantization:
             if first is not call and (fixed and call.kind == "float" or fixed != (first.position in self.fixed)):
                 raise refusal(original, "it is called more than once", "layers of their own for each place")
             return self.replaced[id(original)]
-        config = _without_mixed_precision(original.get_config())
+        config = _without_mixed_precision(config_of(original))
         if call.kind == "add":
             layer = ours.Add(name=original.name)
         elif call.kind == "concatenate":

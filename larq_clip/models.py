@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from larq_clip import fixed_point
+from larq_clip._batch_norm import config_of
 from larq_clip._binary import REPLACED_BY, is_binary
 from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, observe
 from larq_clip._distribution import Workers, outside_scope
@@ -320,7 +321,7 @@ def _copy(model: keras.Model, quantizers: dict[int, Any]) -> keras.Model:
             elif id(original) in quantizers:
                 copy = _with_quantizer(original, quantizers[id(original)])
             else:
-                copy = type(original).from_config(original.get_config())
+                copy = type(original).from_config(config_of(original))
             copies[id(original)] = (original, copy)
         return copies[id(original)][1]
 
