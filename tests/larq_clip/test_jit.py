@@ -69,10 +69,10 @@ def test_batch_norms_are_the_same_fixed_point(variables, rng):
 
 
 def test_a_fused_multiply_add_does_not_move_a_tie():
-    """gamma / sigma is -1/3, rounded, so beta - mu s is a tie only where mu s is rounded to -1 before."""
+    """gamma / sigma is -1/3, rounded, so beta - mu s is a tie, 2^-16, only where mu s is rounded to -1 before."""
     layer = layers.FixedPointBatchNormalization(epsilon=2.0**-10)
     layer.build((None, 1))
-    tie = 0.5 + 2.0**-16
+    tie = 2.0**-16 - 1
     layer.set_weights([np.array([value], np.float32) for value in (-1, tie, 3, 9 - 2.0**-10)])
     layer.quantize(fixed_point.AffineFormat(15, None))
     expected = int(np.floor((tie + 1) * 2**15 + 0.5))
