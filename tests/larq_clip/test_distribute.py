@@ -106,3 +106,27 @@ def test_a_failure_of_one_worker_ends_the_others(workers):
 def test_the_chief_alone_writes_files(workers):
     _, folder = workers
     assert [path.name for path in folder.glob("*.csv")] == ["saturation-0.csv"]
+
+
+def test_infinite_calibration_data_is_refused():
+    from network import build, data
+
+    from larq_clip import models
+    from larq_clip._keras import tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(data(16)).batch(8)
+    with pytest.raises(ValueError, match="calibration_data is an infinite dataset.*leave out repeat"):
+        models.clip_model(build(), step="auto", calibration_data=dataset.repeat())
+    model = models.clip_model(build(), step="auto", calibration_data=dataset.repeat().take(2))
+    assert len(models.accumulator_clips(model)) == 2
+
+
+def test_copies_keep_synchronized_batch_norms():
+    from network import build
+
+    from larq_clip import layers, models
+
+    norm = models.clip_model(build()).get_layer("norm_1")
+    assert norm.synchronized
+    fixed = layers.FixedPointBatchNormalization(synchronized=True)
+    assert layers.FixedPointBatchNormalization.from_config(fixed.get_config()).synchronized
