@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from larq_clip import arithmetic, fixed_point
+from larq_clip._distribution import local_batches
 from larq_clip._keras import keras, lq, tf
 from larq_clip.quantizers import LARGEST_EXPONENT
 
@@ -137,11 +138,23 @@ def _batches(data: Any, name: str) -> Iterator[Any]:
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise TypeError(
             f"{name} is of type {type(data).__name__}; accepted are an array of inputs, a dict of such "
-            "arrays by input name, and an iterable (tf.data.Dataset, keras.utils.Sequence, list, generator) of "
-            "batches x or (x, y)"
+            "arrays by input name, and an iterable (tf.data.Dataset, distributed dataset, keras.utils.Sequence, list, "
+            "generator) of batches x or (x, y)"
         )
-    for batch in data:
-        yield keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+    _refuse_endless(data, name)
+    for distributed in data:
+        for batch in local_batches(distributed):
+            yield keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+
+
+def _refuse_endless(data: Any, name: str) -> None:
+    cardinality = getattr(data, "cardinality", None)  # a method of datasets, an attribute of distributed ones
+    cardinality = cardinality() if callable(cardinality) else cardinality
+    if cardinality is not None and int(cardinality) == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"{name} is an infinite dataset, of which every batch would be used; accepted are finite ones, so leave "
+            "out repeat(), or give as many batches as you want with take(n)"
+        )
 
 
 def _check_inputs(model: keras.Model, inputs: Any, data_name: str) -> None:
