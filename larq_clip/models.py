@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from larq_clip import fixed_point
 from larq_clip._binary import REPLACED_BY, is_binary
-from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, observe
+from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, feeds_relu_only, observe
 from larq_clip._keras import keras, lq
 from larq_clip._quantize import LayerReport, Quantization
 from larq_clip.quantizers import AccumulatorClip
@@ -46,7 +46,8 @@ def clip_model(
     original and not compiled. Layers that have a clip already keep it, with its bits, its step and its switch.
 
     With step="auto" each layer gets the smallest power of two s >= 1 such that at least `percentile` percent of its
-    |accumulators| over the calibration data are at most s (2^(bits-1) - 1). They are the exact accumulators of the
+    |accumulators| over the calibration data are at most s (2^(bits-1) - 1); s >= 2 where all of them are even, which
+    rounds nothing. Where a relu and nothing else follows, negative ones count as 0. They are the exact accumulators of the
     model as given, so before any new clip: one pass over the data serves all layers, the choice for a layer does not
     depend on which others are clipped, and since each chosen clip changes next to no accumulator beyond its rounding,
     measuring behind the clips of earlier layers would give practically the same. A *pretrained* model needs this, or a
@@ -82,7 +83,7 @@ def clip_model(
     targets = _targets(_require_graph(model), layers)
     if not automatic:
         return _copy(model, {id(layer): AccumulatorClip(bits, fixed) for layer in targets})
-    histograms = {id(layer): AccumulatorHistogram() for layer in targets}
+    histograms = {id(layer): AccumulatorHistogram(feeds_relu_only(model, layer)) for layer in targets}
     observe(_copy(model, histograms), calibration_data)
     return _copy(model, {k: AccumulatorClip(bits, h.smallest_step(bits, wanted)) for k, h in histograms.items()})
 
