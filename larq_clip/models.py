@@ -114,9 +114,9 @@ def quantize_model(
       means are float64 between layers, which is exact.
 
     Stored tensors have a power of two per channel, the smallest whose 2^-f 2^(bits-1) is not exceeded by `percentile`
-    percent of |y|, measured in the clipped model as given, in one pass over the data. On a pretrained QuickNet the least
-    squared error per channel measures no better, and the fewest flipped signs of the next sums far worse: they let
-    everything saturate that has its sign already, and later sums miss it (benchmarks/accuracy). Layers keep their names
+    percent of |y|, measured in the clipped model as given, in one pass over the data. On a pretrained QuickNet the
+    least squared error per channel measures no better, and the fewest flipped signs of the next sums far worse: there
+    large values, whose sign is safe, saturate, and later sums miss them (benchmarks/accuracy). Layers keep their names
     and weights, so weights of the clipped model load by name. The copy is not compiled.
 
     Args:

@@ -5,8 +5,8 @@
 plain -> clip_model(step="auto") -> quantize_model, in the variants of `quicknet_variants.py`. Cross-validation: steps
 and formats are chosen on one half of the photos and judged on the other, then the halves change places, so every photo
 is judged once. Each is judged in several versions, mirrored and moved, which says more of agreement and of flipped
-signs, though not of top-1. Rows go to benchmarks/results/quicknet.json as they are measured; --resume goes on. Then bring the
-README up to date: `quicknet_tables.py`.
+signs, though not of top-1. Rows go to benchmarks/results/quicknet.json as they are measured; --resume goes on. Then
+bring the README up to date with `quicknet_tables.py`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Experiment:
         return [[int(own[name].step) for name in self.layers] for own in clips]
 
     def measure(self, variant: Quantized) -> dict[str, object]:
-        """Figures of a variant, means over the two halves, and the report of `quantize_model` on the first."""
+        """Figures of a variant, means over the two halves; of thorough ones the report on the half calibrated on."""
         runs: list[measure.Run] = []
         extra: dict[str, object] = {}
         for half, (calibration, _) in enumerate(self.halves):
@@ -89,15 +89,14 @@ class Experiment:
                 runs.append(self.clip_runs[half])
                 continue
             data = self.inputs[0][calibration]
-            with_report = half == 0
+            with_report = half == 0 and variant.thorough
             made = quantize_model(self.clipped[half], data, report=with_report, **variant.arguments)
             model, report = made if with_report else (made, [])
             if variant.change is not None:
                 model = variant.change(model, self.clipped[half], data)
             runs.append(measure.run(model, self._judged(half)))
-            if with_report and variant.change is None:
-                extra["report"] = [row._asdict() for row in report if row.kind != "ReLU"]
             if with_report:
+                extra["report"] = [row._asdict() for row in report if row.kind != "ReLU"]
                 extra["exact"] = self._is_exact(model, data[:2])
             keras.backend.clear_session()  # Keras keeps the memory of models
         return {"variant": variant.name, **self._figures(runs), **extra}

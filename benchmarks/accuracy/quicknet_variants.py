@@ -1,4 +1,4 @@
-"""Ways of quantizing the clipped QuickNet, and those that `quantize_model` does not offer, since they measured worse: the
+"""Ways of quantizing the clipped QuickNet, and those that `quantize_model` does not offer, as they are no better: the
 sign after rounding, and formats chosen by squared error or by flipped signs instead of by percentile."""
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def sign_after_rounding(model: keras.Model, clipped: keras.Model, data: NDArray[
             changed += source[0] in storages
             source[0] = storages.get(source[0], source[0])
     if not changed:
-        raise ValueError(
-            f"no binary layer of model '{model.name}' has a stored tensor to see; quantize the model first"
-        )
+        raise ValueError(f"no binary layer of model '{model.name}' has a stored tensor to see; quantize it first")
     copy = keras.Model.from_config(config)
     for layer in copy.layers:
         layer.set_weights(model.get_layer(layer.name).get_weights())
@@ -58,7 +56,7 @@ def least_squared_error(model: keras.Model, clipped: keras.Model, data: NDArray[
 
 
 def fewest_flipped_signs(model: keras.Model, clipped: keras.Model, data: NDArray[np.float32]) -> keras.Model:
-    """Give each channel of a stored tensor the fraction bits that flip the fewest signs of the sums it is a term of, also
+    """Give each channel of a stored tensor the fraction bits that flip fewest signs of the sums it is a term of, also
     behind a concatenation, the other operand exact; of equals, and elsewhere, those of least squared error; in place.
     """
     return _choose_again(model, clipped, data, by_signs=True)
@@ -119,18 +117,20 @@ def _sums_of(layer: Any, start: int = 0, channels: int | None = None) -> Iterato
 
 @dataclass(frozen=True)
 class Quantized:
-    """A variant: arguments of `quantize_model`, or None for clips alone, and what is done to the result."""
+    """A variant: arguments of `quantize_model`, or None for clips alone; what is done to the result; whether the report
+    of `quantize_model` is recorded and layers are compared with the integer reference."""
 
     name: str
     arguments: dict[str, Any] | None = field(default_factory=dict)
     change: Change | None = None
+    thorough: bool = False
 
 
 VARIANTS = (
     Quantized("clip only", None),
-    Quantized("all int8"),
-    Quantized("float stem and classifier", {"float_layers": "float32"}),
-    Quantized("residual in 16 bits", {"residual_bits": 16}),
+    Quantized("all int8", thorough=True),
+    Quantized("float stem and classifier", {"float_layers": "float32"}, thorough=True),
+    Quantized("residual in 16 bits", {"residual_bits": 16}, thorough=True),
     Quantized("float stem, residual in 16 bits", {"float_layers": "float32", "residual_bits": 16}),
     Quantized("one format per tensor", {"granularity": "tensor"}),
     Quantized("Algorithm 2's variables", {"variables": "paper"}),
