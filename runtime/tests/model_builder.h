@@ -29,7 +29,6 @@ typedef struct built_model {
   } constants[BUILDER_ITEMS];
   struct {
     lqc_op op;
-    uint32_t input_count, output_count;
     int no_params;
   } ops[BUILDER_ITEMS];
   uint32_t inputs[BUILDER_ITEMS], outputs[BUILDER_ITEMS];

@@ -25,6 +25,15 @@ void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t mis
 void lqc_clip_wide_scalar(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
 void lqc_affine_wide_scalar(float *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
 
+void lqc_bitpack_i16_scalar(uint64_t *out, const int16_t *in, size_t pixels, uint32_t channels,
+                            const int16_t *thresholds, const uint64_t *invert);
+void lqc_int8_conv_scalar(const lqc_int8_tile *tile);
+void lqc_int8_depthwise_scalar(const lqc_int8_tile *tile);
+void lqc_fixed_point_scalar(const lqc_lane_program *program, int32_t *y, const void *const *inputs,
+                            void *const *outputs);
+void lqc_fixed_point_wide_scalar(const lqc_lane_program *program, int64_t *y, const void *const *inputs,
+                                 void *const *outputs);
+
 #define LQC_WORD_BITS 64u
 
 /* Arrays of vectors live in registers only where every loop over them is unrolled, and early. */

@@ -14,6 +14,11 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
       .affine_wide = lqc_affine_wide_scalar,
       .bitpack_f32 = lqc_bitpack_f32_scalar,
       .bitpack_i8 = lqc_bitpack_i8_scalar,
+      .bitpack_i16 = lqc_bitpack_i16_scalar,
+      .int8_conv = lqc_int8_conv_scalar,
+      .int8_depthwise = lqc_int8_depthwise_scalar,
+      .fixed_point = lqc_fixed_point_scalar,
+      .fixed_point_wide = lqc_fixed_point_wide_scalar,
   };
 }
 
