@@ -59,8 +59,11 @@ static bool follow_step(follower *f, const lqc_step *step, const lqc_step_values
   }
 }
 
-/* Whether the rounding of a store of integers stays within 32 bits. */
-static bool rounds_narrow(const follower *f, const lqc_store_values *values, uint32_t c) {
+/* Whether the rounding of a store, which only those of integers do in lanes, stays within 32 bits. */
+static bool rounds_narrow(const follower *f, const lqc_tensor *output, const lqc_store_values *values, uint32_t c) {
+  if (output->info.dtype == LQC_FLOAT32 || output->info.dtype == LQC_BIT) {
+    return true;
+  }
   int shift = values->shift.data ? ((const int8_t *)values->shift.data)[c] : 0;
   return shift <= 0 || (shift <= 31 && f->y.high <= INT32_MAX - ((int64_t)1 << (shift - 1)));
 }
@@ -83,7 +86,7 @@ lqc_status lqc_check_ranges(const lqc_prepare *prepare, const lqc_op *op, const 
       }
     }
     for (uint32_t i = 0; i < fixed->store_count; ++i) {
-      f.narrow = f.narrow && rounds_narrow(&f, &values->stores[i], c);
+      f.narrow = f.narrow && rounds_narrow(&f, &outputs[i], &values->stores[i], c);
     }
     *narrow = *narrow && f.narrow;
   }
