@@ -19,7 +19,7 @@ typedef struct built_model {
     uint32_t rank, shape[4];
     uint64_t offset;
     uint32_t fraction_count;
-    int8_t fraction_bits[8];
+    int8_t fraction_bits[512];
   } tensors[BUILDER_ITEMS];
   struct {
     uint8_t dtype;
