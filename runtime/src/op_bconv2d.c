@@ -50,11 +50,11 @@ static lqc_status check_constants(const lqc_prepare *prepare, const lqc_op *op, 
 static lqc_status check_epilogue(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *output) {
   static const char *const names[] = {"Threshold", "Clip", "Affine", "FixedPoint"};
   static const unsigned dtypes[] = {LQC_MASK(LQC_BIT), LQC_MASK(LQC_INT8), LQC_MASK(LQC_FLOAT32), ~0u};
-  LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", dtypes[op->epilogue]));
   if (op->epilogue != LQC_FIXED_POINT && (op->input_count > 1 || op->output_count > 1)) {
     return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "%u inputs and %u outputs with epilogue %s; accepted is 1 of each",
                 op->input_count, op->output_count, names[op->epilogue]);
   }
+  LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", dtypes[op->epilogue]));
   bool threshold = op->epilogue == LQC_THRESHOLD, affine = op->epilogue == LQC_AFFINE;
   if ((op->thresholds != LQC_NO_CONSTANT) != threshold || (op->invert != LQC_NO_CONSTANT && !threshold) ||
       (op->multiplier != LQC_NO_CONSTANT) != affine || (op->offset != LQC_NO_CONSTANT) != affine) {

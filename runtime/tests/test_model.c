@@ -1,21 +1,6 @@
-/* Wrong models, one mistake each: the status and a word of the message. */
+/* The sample network with one mistake each. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
-#include "model_builder.h"
-
-typedef void (*breaker)(built_model *m);
-
-typedef struct wrong_model {
-  const char *what;
-  breaker break_it;
-  lqc_status status;
-  const char *word;
-} wrong_model;
-
-#define OP(m, i) (&(m)->ops[i].op)
-#define BREAK(name, ...)             \
-  static void name(built_model *m) { \
-    __VA_ARGS__;                     \
-  }
+#include "wrong_models.h"
 
 BREAK(version_2, m->version = 2)
 BREAK(version_0, m->version = 0)
@@ -179,28 +164,6 @@ static const wrong_model wrong_models[] = {
     {"reshape dtype", reshape_dtype, LQC_ERROR_UNSUPPORTED, "int8"},
 };
 
-static void check_wrong(const wrong_model *wrong) {
-  built_model m;
-  lqc_model model;
-  lqc_error error;
-  size_t bytes = 12345;
-  sample_network(&m, 7);
-  wrong->break_it(&m);
-  built_file file = build_file(&m);
-  uint8_t *data = exact_copy(file.data, file.size);
-  lqc_status status = lqc_model_load(&model, data, file.size, &error);
-  if (status == LQC_OK) {
-    status = lqc_session_size(&model, NULL, &bytes, &error);
-  }
-  EXPECT(status == wrong->status, "%s: status %d instead of %d: %s", wrong->what, (int)status, (int)wrong->status,
-         status == LQC_OK ? "accepted" : error.message);
-  EXPECT(strstr(error.message, wrong->word) != NULL, "%s: '%s' is not in: %s", wrong->what, wrong->word, error.message);
-  EXPECT(bytes == 12345, "an output argument was changed");
-  free(data);
-  free(file.data);
-  model_end(&m);
-}
-
 static void test_wrong_arguments(void) {
   built_model m;
   sample_network(&m, 7);
@@ -254,7 +217,7 @@ static void test_names_in_messages(void) {
 
 int main(void) {
   for (size_t i = 0; i < sizeof(wrong_models) / sizeof(wrong_models[0]); ++i) {
-    check_wrong(&wrong_models[i]);
+    check_wrong(&wrong_models[i], sample_network);
   }
   test_wrong_arguments();
   test_names_in_messages();
