@@ -14,6 +14,18 @@ typedef struct elementwise_work {
   const lqc_runner *runner;
 } elementwise_work;
 
+static void load_int8(int32_t *restrict y, const int8_t *restrict x, uint32_t channels) {
+  for (uint32_t c = 0; c < channels; ++c) {
+    y[c] = x[c];
+  }
+}
+
+static void load_int16(int32_t *restrict y, const int16_t *restrict x, uint32_t channels) {
+  for (uint32_t c = 0; c < channels; ++c) {
+    y[c] = x[c];
+  }
+}
+
 static void elementwise_pixels(const void *context, uint32_t thread, size_t begin, size_t end) {
   const elementwise_work *work = context;
   const elementwise_state *s = work->node->state;
@@ -24,13 +36,9 @@ static void elementwise_pixels(const void *context, uint32_t thread, size_t begi
   for (size_t p = begin; p < end; ++p) {
     size_t first = p * s->channels;
     if (s->is_int8) {
-      for (uint32_t c = 0; c < s->channels; ++c) {
-        y[c] = x8[first + c];
-      }
+      load_int8(y, x8 + first, s->channels);
     } else {
-      for (uint32_t c = 0; c < s->channels; ++c) {
-        y[c] = x16[first + c];
-      }
+      load_int16(y, x16 + first, s->channels);
     }
     lqc_run_fixed_point(&s->fixed, s->kernels, work->node, p, y, y + lqc_lane_count(s->channels));
   }

@@ -126,7 +126,9 @@ static lqc_status check_sums(const lqc_prepare *prepare, const lqc_op *op, const
   LQC_TRY(lqc_spend_work(prepare, op, 2 * (uint64_t)f->size * channels)); /* once here, once for the steps */
   for (uint32_t c = 0; c < channels; ++c) {
     lqc_range range = range_of_sum(f, c);
-    if (range.low < -INT32_MAX || range.high > INT32_MAX) {
+    int32_t bias = f->bias ? f->bias[c] : 0; /* which kernels may add first or last */
+    if (range.low < -INT32_MAX || range.high > INT32_MAX || range.low - bias < -INT32_MAX ||
+        range.high - bias > INT32_MAX) {
       return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED,
                   "sums of channel %u may reach %lld to %lld; accepted are those that fit 32 bits", c,
                   (long long)range.low, (long long)range.high);

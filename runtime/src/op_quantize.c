@@ -19,6 +19,15 @@ static inline int32_t quantize(float x, double scale, int32_t limit) {
   return q - (v < q);
 }
 
+#define LQC_DEFINE_QUANTIZE(name, type, limit)                                                                \
+  static void name(type *restrict out, const float *restrict in, const double *restrict scales, uint32_t n) { \
+    for (uint32_t c = 0; c < n; ++c) {                                                                        \
+      out[c] = (type)quantize(in[c], scales[c], limit);                                                       \
+    }                                                                                                         \
+  }
+LQC_DEFINE_QUANTIZE(quantize_int8, int8_t, INT8_MAX)
+LQC_DEFINE_QUANTIZE(quantize_int16, int16_t, INT16_MAX)
+
 static void quantize_pixels(const void *context, uint32_t thread, size_t begin, size_t end) {
   const lqc_node *node = context;
   const quantize_state *s = node->state;
@@ -29,13 +38,9 @@ static void quantize_pixels(const void *context, uint32_t thread, size_t begin, 
     size_t first = p * s->channels;
     const float *in = (const float *)node->input + first;
     if (s->is_int8) {
-      for (uint32_t c = 0; c < s->channels; ++c) {
-        out8[first + c] = (int8_t)quantize(in[c], s->scales[c], INT8_MAX);
-      }
+      quantize_int8(out8 + first, in, s->scales, s->channels);
     } else {
-      for (uint32_t c = 0; c < s->channels; ++c) {
-        out16[first + c] = (int16_t)quantize(in[c], s->scales[c], INT16_MAX);
-      }
+      quantize_int16(out16 + first, in, s->scales, s->channels);
     }
   }
 }
