@@ -28,6 +28,8 @@ BREAK(output_twice, OP(m, BINARY)->outputs[1] = OP(m, BINARY)->outputs[0])
 BREAK(output_is_input, OP(m, BINARY)->outputs[1] = OP(m, BINARY)->inputs[1])
 BREAK(second_unwritten, OP(m, STEM)->inputs[1] = OP(m, DENSE)->outputs[0]; OP(m, STEM)->input_count = 2)
 BREAK(overlap_inputs, m->tensors[OP(m, BINARY)->outputs[0]].offset = m->tensors[OP(m, BINARY)->inputs[1]].offset)
+BREAK(overlap_operand, m->outputs[2] = m->outputs[--m->output_count];
+      OUTPUT(m, DEPTHWISE)->offset = OUTPUT(m, BINARY)->offset)
 BREAK(overlap_outputs, m->tensors[OP(m, STEM)->outputs[1]].offset = m->tensors[OP(m, STEM)->outputs[0]].offset)
 BREAK(epilogue_missing, OP(m, BINARY)->epilogue = LQC_CLIP)
 BREAK(epilogue_extra, OP(m, BINARY)->fixed_point.store_count = 0)
@@ -112,6 +114,7 @@ static const wrong_model wrong_models[] = {
     {"an output that is an input", output_is_input, LQC_ERROR_MALFORMED, "an earlier op has written"},
     {"operand not written yet", second_unwritten, LQC_ERROR_MALFORMED, "before anything has written it"},
     {"output over operand", overlap_inputs, LQC_ERROR_MALFORMED, "'stem' and 'binary'"},
+    {"output over the last use of an operand", overlap_operand, LQC_ERROR_MALFORMED, "'binary' and 'depthwise'"},
     {"output over output", overlap_outputs, LQC_ERROR_MALFORMED, "'stem' and 'stem_bits'"},
     {"fixed_point of another epilogue", epilogue_missing, LQC_ERROR_MALFORMED, "the epilogue is another"},
     {"epilogue without fixed_point", epilogue_extra, LQC_ERROR_MALFORMED, "fixed_point"},
