@@ -51,11 +51,9 @@ static bool follow_step(follower *f, const lqc_step *step, const lqc_step_values
       term.low = term.high = ((const int64_t *)values->offset.data)[c];
     }
     return advance(f, ((const int32_t *)values->multiplier.data)[c], term);
-  default: {
-    int64_t factor = power_at(&values->operand_shift, c);
-    f->narrow = f->narrow && factor <= INT32_MAX;
-    return multiply(values->operand, factor, &term) && advance(f, power_at(&values->shift, c), term);
-  }
+  default: /* where the term fits 32 bits, 2^operand_shift does */
+    return multiply(values->operand, power_at(&values->operand_shift, c), &term) &&
+           advance(f, power_at(&values->shift, c), term);
   }
 }
 

@@ -239,10 +239,11 @@ static void test_pools(uint64_t *seed) {
   model_end(&m);
 }
 
-/* The largest window: 65536 pixels, all of them at an end. */
+/* The largest window, 65536 pixels: all of them at an end, or all but one 0. */
 static void test_largest_average(void) {
-  for (int high = 0; high < 2; ++high) {
-    for (int shift = -16; shift <= 127; shift += 11) {
+  static const int16_t values[] = {INT16_MIN, INT16_MAX, -1, 1};
+  for (int v = 0; v < 4; ++v) {
+    for (int shift = -17; shift <= 127; shift += shift < 34 ? 1 : 31) {
       built_model m;
       model_start(&m);
       lqc_op op = make_op(LQC_OP_AVERAGE_POOL_2D, "mean", 0, 0);
@@ -255,11 +256,11 @@ static void test_largest_average(void) {
       test_session s = open_session(&m, NULL);
       int16_t *x = lqc_session_input(s.session, 0);
       for (int i = 0; i < 65536; ++i) {
-        x[i] = high ? INT16_MAX : INT16_MIN;
+        x[i] = v < 2 || i == 65535 ? values[v] : 0;
       }
       int16_t got = *(const int16_t *)run_op(&s);
-      double expected = exact_mean(65536 * (int64_t)x[0], 65536, shift, 32767);
-      EXPECT(got == expected, "shift %d: %d, not %g", shift, got, expected);
+      double expected = exact_mean((v < 2 ? 65536 : 1) * (int64_t)values[v], 65536, shift, 32767);
+      EXPECT(got == expected, "%d, shift %d: %d, not %g", values[v], shift, got, expected);
       close_session(&s);
       model_end(&m);
     }
