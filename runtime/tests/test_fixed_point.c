@@ -11,9 +11,10 @@ static lqc_options some_threads(uint64_t *seed) {
 }
 
 /* Runs the model's only op, 0, and checks all its outputs. Returns whether it ran in lanes of 64 bits. */
-static int run_and_check(const built_model *m, const fixed_case *c, uint64_t *seed) {
+static int run_and_check(const built_model *m, const fixed_case *c, lqc_isa isa, uint64_t *seed) {
   const lqc_op *op = &m->ops[0].op;
   lqc_options options = some_threads(seed);
+  options.isa = isa;
   test_session s = open_session(m, &options);
   lqc_error error;
   lqc_op_info info;
@@ -50,8 +51,12 @@ static void test_random(uint64_t *seed) {
       op.inputs[0] = add_input(&m, is_int8 ? LQC_INT8 : LQC_INT16, c.height, c.width, c.channels);
       add_random_fixed_point(&m, &op, &c, seed);
       add_op(&m, op);
-      wide += run_and_check(&m, &c, seed);
-      ++runs;
+      for (int isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
+        if (lqc_isa_available((lqc_isa)isa)) {
+          wide += run_and_check(&m, &c, (lqc_isa)isa, seed);
+          ++runs;
+        }
+      }
       model_end(&m);
     }
   }
@@ -67,6 +72,24 @@ typedef struct edge {
   lqc_dtype dtype;
   int wide;
 } edge;
+
+static void run_edge(const built_model *m, const edge *e, lqc_isa isa, uint64_t *seed) {
+  lqc_options options = some_threads(seed);
+  options.isa = isa;
+  test_session s = open_session(m, &options);
+  lqc_error error;
+  lqc_op_info info;
+  for (int v = 0; v < 256; ++v) {
+    ((int8_t *)lqc_session_input(s.session, 0))[v] = (int8_t)(v - 128);
+  }
+  EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s: %s", e->what, error.message);
+  for (int v = 0; v < 256; ++v) {
+    check_fixed_point(m, &m->ops[0].op, &s, (size_t)v, 0, v - 128);
+  }
+  lqc_session_op_info(s.session, 0, &info);
+  EXPECT((strstr(info.kernel, "i64") != NULL) == e->wide, "%s ran on %s", e->what, info.kernel);
+  close_session(&s);
+}
 
 static void test_edges(uint64_t *seed) {
   static const edge edges[] = {
@@ -103,24 +126,14 @@ static void test_edges(uint64_t *seed) {
     add_affine_step(&m, &op, 1, &e->multiplier, &e->offset);
     add_store(&m, &op, &c, e->dtype, e->dtype == LQC_BIT ? NULL : &e->shift, NULL);
     add_op(&m, op);
-    lqc_options options = some_threads(seed);
-    test_session s = open_session(&m, &options);
-    lqc_error error;
-    lqc_op_info info;
-    for (int v = 0; v < 256; ++v) {
-      ((int8_t *)lqc_session_input(s.session, 0))[v] = (int8_t)(v - 128);
+    for (int isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
+      if (lqc_isa_available((lqc_isa)isa)) {
+        run_edge(&m, e, (lqc_isa)isa, seed);
+      }
     }
-    EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s: %s", e->what, error.message);
-    for (int v = 0; v < 256; ++v) {
-      check_fixed_point(&m, &op, &s, (size_t)v, 0, v - 128);
-    }
-    lqc_session_op_info(s.session, 0, &info);
-    EXPECT((strstr(info.kernel, "i64") != NULL) == e->wide, "%s ran on %s", e->what, info.kernel);
-    close_session(&s);
     model_end(&m);
   }
 }
-
 /* Numbers worked out by hand, so that reference and library cannot share a mistake: a residual sum in other formats,
  * stored in 8 bits and binarized before the rounding. */
 static void test_by_hand(void) {

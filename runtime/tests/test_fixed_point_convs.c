@@ -80,6 +80,26 @@ static int64_t naive_int8(const conv_case *c, const built_model *m, const test_s
   return sum;
 }
 
+static void check_int8(const conv_case *c, const built_model *m, lqc_isa isa, uint64_t *seed) {
+  const lqc_op *op = &m->ops[0].op;
+  test_session s = run(m, isa, seed);
+  for (size_t place = 0; place < (size_t)c->out.height * c->out.width; ++place) {
+    for (uint32_t channel = 0; channel < c->out.channels; ++channel) {
+      check_fixed_point(m, op, &s, place, channel, naive_int8(c, m, &s, place, channel));
+    }
+  }
+  check_tails(m, op, &s);
+  lqc_op_info info;
+  EXPECT(lqc_session_op_info(s.session, 0, &info) == LQC_OK, "op");
+  int depthwise = c->groups > 1 && c->groups == c->in_channels;
+  EXPECT(strcmp(info.kernel, depthwise ? "int8_depthwise" : "int8_conv2d") == 0, "%s: " CASE_FORMAT, info.kernel,
+         CASE_VALUES(c));
+  uint64_t taps = (uint64_t)c->window.kernel_h * c->window.kernel_w;
+  uint64_t macs = (uint64_t)c->out.height * c->out.width * c->out.channels * taps * (c->in_channels / c->groups);
+  EXPECT(info.int8_macs == macs && info.float_macs == 0, "%llu macs", (unsigned long long)info.int8_macs);
+  close_session(&s);
+}
+
 static void test_int8(uint64_t *seed) {
   conv_case c = random_case(seed);
   uint32_t depth = c.in_channels / c.groups, taps = c.window.kernel_h * c.window.kernel_w;
@@ -106,21 +126,11 @@ static void test_int8(uint64_t *seed) {
   }
   add_random_fixed_point(&m, &op, &c.out, seed);
   add_op(&m, op);
-  test_session s = run(&m, LQC_ISA_AUTO, seed);
-  for (size_t place = 0; place < (size_t)c.out.height * c.out.width; ++place) {
-    for (uint32_t channel = 0; channel < c.out.channels; ++channel) {
-      check_fixed_point(&m, &op, &s, place, channel, naive_int8(&c, &m, &s, place, channel));
+  for (int isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
+    if (lqc_isa_available((lqc_isa)isa)) {
+      check_int8(&c, &m, (lqc_isa)isa, seed);
     }
   }
-  check_tails(&m, &op, &s);
-  lqc_op_info info;
-  EXPECT(lqc_session_op_info(s.session, 0, &info) == LQC_OK, "op");
-  int depthwise = c.groups > 1 && c.groups == c.in_channels;
-  EXPECT(strcmp(info.kernel, depthwise ? "int8_depthwise" : "int8_conv2d") == 0, "%s: " CASE_FORMAT, info.kernel,
-         CASE_VALUES(&c));
-  uint64_t macs = (uint64_t)c.out.height * c.out.width * c.out.channels * taps * depth;
-  EXPECT(info.int8_macs == macs && info.float_macs == 0, "%llu macs", (unsigned long long)info.int8_macs);
-  close_session(&s);
   model_end(&m);
 }
 

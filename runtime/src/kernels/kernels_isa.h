@@ -14,6 +14,20 @@
   void lqc_bitpack_i8_##isa(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels,                        \
                             const int8_t *thresholds, const uint64_t *invert);
 
+/* Kernels of plain loops, whose vectors the compiler makes: the same source for every instruction set. On aarch64 the
+ * scalar ones have NEON already; AVX-512 would bring little for 30 KB of code and takes those of AVX2, which every such
+ * processor has. */
+#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                                    \
+  void lqc_int8_conv_##isa(const lqc_int8_tile *tile);                                                    \
+  void lqc_int8_depthwise_##isa(const lqc_int8_tile *tile);                                               \
+  void lqc_fixed_point_##isa(const lqc_lane_program *program, int32_t *y, const void *const *inputs,      \
+                             void *const *outputs);                                                       \
+  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, int64_t *y, const void *const *inputs, \
+                                  void *const *outputs);
+
+LQC_DECLARE_PLAIN_KERNELS(scalar)
+LQC_DECLARE_PLAIN_KERNELS(avx2)
+
 LQC_DECLARE_KERNELS(scalar)
 LQC_DECLARE_KERNELS(neon)
 LQC_DECLARE_KERNELS(avx2)
@@ -27,12 +41,6 @@ void lqc_affine_wide_scalar(float *out, const uint32_t *sums, uint32_t missing, 
 
 void lqc_bitpack_i16_scalar(uint64_t *out, const int16_t *in, size_t pixels, uint32_t channels,
                             const int16_t *thresholds, const uint64_t *invert);
-void lqc_int8_conv_scalar(const lqc_int8_tile *tile);
-void lqc_int8_depthwise_scalar(const lqc_int8_tile *tile);
-void lqc_fixed_point_scalar(const lqc_lane_program *program, int32_t *y, const void *const *inputs,
-                            void *const *outputs);
-void lqc_fixed_point_wide_scalar(const lqc_lane_program *program, int64_t *y, const void *const *inputs,
-                                 void *const *outputs);
 
 #define LQC_WORD_BITS 64u
 
