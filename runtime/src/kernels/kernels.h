@@ -84,9 +84,9 @@ typedef struct lqc_int8_tile {
   size_t column_stride;          /* and columns */
   uint32_t pixels;               /* 1 .. LQC_INT8_TILE_PIXELS */
   uint32_t rows, columns, depth; /* taps inside and channels of a tap */
-  /* Dense: channel c of the first tap inside at weights[c / LANES * block_stride + c % LANES]; LANES further on is the
-     next input channel, column_weights and row_weights further on are the next column and row of taps. Depthwise: the
-     same with [tap][out_channels], no blocks. */
+  /* Dense: channel c of the first tap inside and of its first input channel is at
+     weights[c / LQC_INT8_LANES * block_stride + c % LQC_INT8_LANES], the next input channel LQC_INT8_LANES further on,
+     the next column and row of taps column_weights and row_weights. Depthwise: [tap][out_channels], no blocks. */
   const int8_t *weights;
   size_t block_stride, row_weights, column_weights;
   uint32_t out_channels;
