@@ -9,7 +9,8 @@ from larq_clip import fixed_point
 from larq_clip._binary import REPLACED_BY, is_binary
 from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, observe
 from larq_clip._keras import keras, lq
-from larq_clip._quantize import LayerReport, Quantization
+from larq_clip._quantize import Quantization
+from larq_clip._report import LayerReport, compare
 from larq_clip.quantizers import AccumulatorClip
 
 LayerRef: TypeAlias = "str | keras.layers.Layer"
@@ -152,7 +153,7 @@ def quantize_model(
     batches = batches_of(model, calibration_data)
     quantization.calibrate(batches, wanted)
     quantized = quantization.build()
-    return (quantized, quantization.report(quantized, batches)) if report else quantized
+    return (quantized, compare(quantization, quantized, batches)) if report else quantized
 
 
 def accumulator_clips(model: keras.Model) -> dict[str, AccumulatorClip]:
