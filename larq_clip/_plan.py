@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from larq_clip import fixed_point
-from larq_clip._graph import Call, Graph, is_elementwise, refusal
+from larq_clip._graph import GRID_ACTIVATIONS, SIGN_PATH, Call, Graph, refusal
 from larq_clip._keras import keras
 
 WIDEST = 53 - 16  # bits of an integer that float64 still holds times the multiplier of a batch norm
 ENDLESS = 64
+BOUND_BITS = 24  # of a bound of a clip, m 2^-8 within 2^15; on a finer grid the clip only makes numbers smaller
 
 Tensor = Any
 
@@ -24,7 +25,8 @@ class Plan:
         require_clips(self.graph)
         require_statistics(self.graph)
         self.residual_bits, self.int8 = residual_bits, int8
-        # Of each tensor: "exact" (integers too wide to keep), "float", or "stored" in 8 or 16 bits.
+        # Of each tensor: "stored" in 8 or 16 bits, "exact" (integers too wide to keep), "float", or "real" (float, too,
+        # but what follows it is in fixed point again, so it is stored before that).
         self.state: dict[int, str] = {}
         self.bits: dict[int, int] = {}
         self.width: dict[int, int] = {}  # bits, at most, of the integers of an exact tensor
@@ -47,21 +49,29 @@ class Plan:
         inputs = [self._seen(call, tensor) for tensor in call.inputs]
         if call.kind == "binary":
             self.state[out], self.bits[out] = "stored", call.layer.accumulator_quantizer.bits
+            if call.layer.scaled_kernel:
+                self.state[out], self.bits[out] = "exact", 0
             if call.layer.use_bias and np.any(call.layer.bias.numpy()):
                 if not self.graph.decides_signs_only(call):
                     raise refusal(call.layer, "its bias moves the output off the integers", "use_bias=False")
                 self.state[out] = "exact"
         elif call.kind == "concatenate":
             self.state[out], self.bits[out] = "stored", max(bits for _, bits in inputs)
-        elif call.kind == "monotone":
+        elif call.kind in ("monotone", "take"):
             self.state[out], self.bits[out] = inputs[0]
+        elif call.kind == "clip":
+            self.state[out] = "exact" if inputs[0][0] == "stored" else inputs[0][0]
         elif call.kind in ("input", "kept", "output"):
             self.state[out] = "float"
+        elif call.kind == "real" or call.kind == "mean" and inputs[0][0] == "real":
+            self.state[out] = "real"
+        elif call.kind == "float" and self.int8:
+            self.state[out] = "exact" if call.layer.activation.__name__ in GRID_ACTIVATIONS else "real"
         elif call.kind == "add" or self.int8:
             self.state[out] = "exact"
         else:
             self.state[out] = "exact" if call.kind == "norm" and states[0] != "float" else "float"
-        if self.state[out] == "exact" and call.kind in ("norm", "float"):
+        if (call.kind == "float" and self.int8) or (call.kind == "norm" and self.state[out] == "exact"):
             self.fixed.add(call.position)
         self.bits.setdefault(out, 0)
         self.width[out] = self._width(call, inputs)
@@ -71,8 +81,12 @@ class Plan:
         if self.state[id(call.output)] != "exact":
             return self.bits[id(call.output)] or 24
         operands = [bits or self.width[id(tensor)] for tensor, (_, bits) in zip(call.inputs, inputs)]
+        if call.kind == "binary":
+            return call.layer.accumulator_quantizer.bits + fixed_point.MULTIPLIER_BITS
         if call.kind == "norm":
             return operands[0] + fixed_point.MULTIPLIER_BITS
+        if call.kind == "clip":
+            return max(operands[0], BOUND_BITS)
         if call.kind == "add":
             return max(32, *(width + 1 for width in operands))  # their fraction bits differ
         if call.kind == "mean":
@@ -90,7 +104,7 @@ class Plan:
         """Bits in which a call wants an input stored by a layer of its own; 0 for as it is."""
         state, bits = self.state[id(tensor)], self.bits[id(tensor)]
         producer = self.graph.by_output[id(tensor)]
-        if call.kind in ("binary", "kept", "output"):
+        if call.kind in ("binary", "kept", "real", "output"):
             return 0
         if call.kind == "float":
             if self.int8:
@@ -98,17 +112,32 @@ class Plan:
             return self.residual_bits if state == "exact" else 0
         if state == "stored":
             return 0
-        if call.kind in ("norm", "monotone"):
+        if call.kind in SIGN_PATH:
+            if state == "real":
+                return self.residual_bits if call.kind == "norm" else self._bits_behind_real(call)
             if state == "float":
                 return 8 if self.int8 and call.kind == "norm" and producer.kind == "input" else 0
             if call.kind == "norm" and self.width[id(tensor)] > WIDEST:
                 return self.residual_bits
             # What follows at once, element by element, is computed before anything is written to memory.
-            at_once = self.graph.sees_alone(call, tensor) and (call.kind == "norm" or is_elementwise(call.layer))
+            at_once = self.graph.sees_alone(call, tensor) and (call.kind == "norm" or call.elementwise)
             return 0 if at_once or self.graph.decides_signs_only(call) else self._stream_bits(call)
         if call.kind == "mean":
+            if state == "real":
+                return self._bits_behind_real(call)
             return self._stream_bits(call) if state == "exact" else 0
         return 0 if tensor is direct else self.residual_bits
+
+    def _bits_behind_real(self, call: Call) -> int:
+        """Float values are stored before they are written to memory, unless only float layers see them."""
+        return 0 if call.elementwise or self._only_real_behind(call) else self._stream_bits(call)
+
+    def _only_real_behind(self, call: Call) -> bool:
+        return bool(call.consumers) and all(
+            consumer.kind in ("real", "output")
+            or (consumer.kind in ("monotone", "take", "clip", "mean") and self._only_real_behind(consumer))
+            for consumer in call.consumers
+        )
 
     def _stream_bits(self, call: Call) -> int:
         """8 where nothing but int8 layers is behind, as far as it is not rounded again; else the residual's."""
@@ -117,7 +146,7 @@ class Plan:
             current = behind.pop()
             if current.kind in ("add", "concatenate", "norm"):
                 return self.residual_bits
-            if current.kind in ("monotone", "mean"):
+            if current.kind in ("monotone", "take", "clip", "mean"):
                 behind.extend(current.consumers)
         return 8 if self.int8 else self.residual_bits
 
@@ -129,12 +158,12 @@ class Plan:
         best: tuple[tuple[bool, int], Tensor] | None = None
         for tensor in call.inputs:
             producer = self.graph.by_output[id(tensor)]
-            computed = producer.kind in ("norm", "float") or is_elementwise(producer.layer)
+            computed = producer.kind in ("norm", "float") or producer.elementwise
             fits = self.state[id(tensor)] == "exact" and self.width[id(tensor)] < ENDLESS
             if not fits or not computed or not self.graph.sees_alone(call, tensor):
                 continue
             source = producer
-            while source.kind in ("norm", "monotone"):
+            while source.kind in SIGN_PATH:
                 source = self.graph.by_output[id(source.inputs[0])]
             rank = (source.kind == "binary", producer.position)
             if best is None or rank > best[0]:

@@ -9,8 +9,10 @@ import numpy as np
 
 from larq_clip import arithmetic, fixed_point
 from larq_clip import layers as ours
+from larq_clip._binary import copy_layer
 from larq_clip._calibration import ExponentHistogram
-from larq_clip._graph import INT8, QUANTIZERS, Call, is_symbolic, refusal
+from larq_clip._graph import INT8, QUANTIZERS, Call, refusal
+from larq_clip._identify import is_symbolic, map_structure
 from larq_clip._keras import keras
 from larq_clip._plan import Plan, Tensor
 from larq_clip._probe import chunks as _chunks
@@ -28,6 +30,7 @@ class Quantization(Plan):
         self.formats: dict[tuple[int, int], Any] = {}
         self.replaced: dict[int, Any] = {}
         self.storages: dict[tuple[int, int], Any] = {}
+        self.moves: dict[int, Any] = {}  # by the position of the call
 
     # ---- Calibration ------------------------------------------------------------------------------------------------
 
@@ -60,6 +63,8 @@ class Quantization(Plan):
             joined = [np.broadcast_to(f, n) for (_, f), n in zip(found, channels)]
             return max(b for b, _ in found), np.concatenate(joined).tolist()
         bits, fraction_bits = found[0]
+        if producer.kind == "take" and isinstance(fraction_bits, list):
+            return bits, [fraction_bits[channel] for channel in producer.channels or ()]
         if isinstance(producer.layer, (keras.layers.Flatten, keras.layers.Reshape)) and isinstance(fraction_bits, list):
             fraction_bits = np.tile(fraction_bits, int(tensor.shape[-1]) // len(fraction_bits)).tolist()
         return bits, fraction_bits
@@ -83,6 +88,8 @@ class Quantization(Plan):
                 layer.quantize(granularity="channel" if by_channel else "layer")
             elif call.position in self.fixed and call.kind == "float":
                 layer.quantize(self.format_of(call, call.inputs[0])[1])
+            elif call.kind == "binary" and layer.scaled_kernel:
+                layer.quantize_scale()
         return result
 
     def _build_sequential(self, model: keras.Sequential) -> keras.Sequential:
@@ -111,12 +118,19 @@ class Quantization(Plan):
             layer = self.layer_of(call)
             if call.kind == "input":
                 tensors[id(call.output)] = layer.output
-            elif call.kind in ("add", "concatenate"):
+            elif call.kind == "add":
+                operands = [seen_by(call, tensor) for tensor in call.inputs]
+                tensors[id(call.output)] = layer([self._padded(call, operand) for operand in operands])
+            elif call.kind == "concatenate":
                 tensors[id(call.output)] = layer([seen_by(call, tensor) for tensor in call.inputs])
+            elif call.kind == "take":
+                tensors[id(call.output)] = layer(seen_by(call, call.inputs[0]))
             else:
-                arguments = _map((call.node.call_args, call.node.call_kwargs), lambda leaf, c=call: seen_by(c, leaf))
+                arguments = map_structure(
+                    (call.node.call_args, call.node.call_kwargs), lambda leaf, c=call: seen_by(c, leaf)
+                )
                 tensors[id(call.output)] = layer(*arguments[0], **arguments[1])
-        inputs, outputs = (_map(s, lambda leaf: tensors[id(leaf)]) for s in (model.input, model.output))
+        inputs, outputs = (map_structure(s, lambda leaf: tensors[id(leaf)]) for s in (model.input, model.output))
         return keras.Model(inputs, outputs, name=model.name)
 
     def _storage(self, call: Call, tensor: Tensor) -> Any:
@@ -132,9 +146,21 @@ class Quantization(Plan):
             self.storages[key] = ours.StorageQuantizer(bits, self.formats[key], name=name)
         return self.storages[key]
 
+    @staticmethod
+    def _padded(call: Call, operand: Tensor) -> Tensor:
+        """An operand of a sum with zeros around its channels, where it has fewer than the sum."""
+        after = int(call.output.shape[-1]) - int(operand.shape[-1]) - call.before
+        if operand.shape[-1] == call.output.shape[-1]:
+            return operand
+        return ours.PadChannels(call.before, after, name=f"{call.layer.name}_pad")(operand)
+
     def layer_of(self, call: Call) -> Any:
-        """The layer in the place of a call's; a layer called twice stays one."""
+        """The layer in the place of a call's; a layer called twice stays one, but moves of channels do not."""
         original, fixed = call.layer, call.position in self.fixed
+        if call.kind == "take":
+            if call.position not in self.moves:
+                self.moves[call.position] = self._move(call)
+            return self.moves[call.position]
         if id(original) in self.replaced:
             first = self.first_call(call)
             if first is not call and (fixed and call.kind == "float" or fixed != (first.position in self.fixed)):
@@ -149,7 +175,9 @@ class Quantization(Plan):
             layer = ours.FixedPointBatchNormalization.from_config({**config, "variables": self.variables})
         elif call.kind == "float" and fixed:
             layer = self._int8_layer(original, config)
-        elif call.kind in ("monotone", "mean") and self.state[id(call.output)] != "float":
+        elif call.kind == "binary":
+            layer = copy_layer(original)
+        elif call.kind in ("monotone", "clip", "mean") and self.state[id(call.output)] in ("stored", "exact"):
             # In float32 a sum wider than that would be rounded here.
             layer = type(original).from_config({**config, "dtype": "float64"})
         else:
@@ -159,7 +187,16 @@ class Quantization(Plan):
 
     def first_call(self, call: Call) -> Call:
         """The first call of a layer that may be called several times."""
+        if call.kind == "take":
+            return call
         return next(other for other in self.graph.calls if other.layer is call.layer)
+
+    def _move(self, call: Call) -> Any:
+        others = [other for other in self.graph.calls if other.layer is call.layer]
+        name = call.layer.name if len(others) == 1 else f"{call.layer.name}_{others.index(call)}"
+        if call.identity:
+            return keras.layers.Activation("linear", name=name, autocast=False)
+        return ours.TakeChannels(call.channels or [], name=name)
 
     @staticmethod
     def _int8_layer(original: Any, config: dict[str, Any]) -> Any:
@@ -168,14 +205,6 @@ class Quantization(Plan):
         for name in QUANTIZERS:
             config.pop(name, None)
         return INT8[type(original)].from_config(config)
-
-
-def _map(structure: Any, function: Any) -> Any:
-    if isinstance(structure, dict):
-        return {key: _map(value, function) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return type(structure)(_map(value, function) for value in structure)
-    return function(structure)
 
 
 __all__ = ["Quantization"]

@@ -8,6 +8,7 @@ import numpy as np
 
 from larq_clip import fixed_point
 from larq_clip import layers as ours
+from larq_clip._graph import GRID_ACTIVATIONS
 from larq_clip._keras import keras
 from larq_clip._probe import chunks, outputs
 
@@ -21,7 +22,8 @@ class LayerReport(NamedTuple):
     Attributes:
         layer: its name.
         kind: of its class in the quantized model.
-        format: of the layer: "int8, fraction bits 3 to 7" for a stored tensor, "F = 12" for a batch norm.
+        format: of the layer: "int8, fraction bits 3 to 7" for a stored tensor, "int16, fraction bits 12" for a batch
+            norm; "float32" for what is kept in floating point, "" for what computes on the grid of its input.
         snr_db: 10 log10(sum y^2 / sum (y - y')^2) in decibels, y of the float model; infinite where all are equal.
         flipped_signs: of binary layers, the share of inputs whose sign differs; else None.
     """
@@ -40,13 +42,13 @@ def compare(run: Quantization, quantized: keras.Model, batches: list[Any]) -> li
         if call.kind != "output" and run.first_call(call) is call:
             layer = run.layer_of(call)
             if call.kind != "input":
-                rows.append((layer, call.kind == "binary"))
+                rows.append((layer, call.kind == "binary", _describe(layer, call.kind)))
                 floats.append([call.output, call.inputs[0]])
                 integers.append([layer.get_output_at(0), _operand(layer.get_input_at(0))])
         for bits in fixed_point.STORED_BITS:
             storage = run.storages.get((call.position, bits))
             if storage is not None:
-                rows.append((storage, False))
+                rows.append((storage, False, _describe(storage, "")))
                 floats.append([call.output] * 2)
                 integers.append([storage.output] * 2)
     signal, noise, flips, signs = np.zeros((4, len(rows)))
@@ -64,15 +66,15 @@ def compare(run: Quantization, quantized: keras.Model, batches: list[Any]) -> li
         LayerReport(
             layer.name,
             type(layer).__name__,
-            _describe(layer),
+            words,
             float(decibels[i]),
             float(flips[i] / signs[i]) if binary else None,
         )
-        for i, (layer, binary) in enumerate(rows)
+        for i, (layer, binary, words) in enumerate(rows)
     ]
 
 
-def _describe(layer: Any) -> str:
+def _describe(layer: Any, kind: str) -> str:
     """The format of a layer in words."""
     if isinstance(layer, ours.FixedPointBatchNormalization):
         own = layer.variable_fraction_bits
@@ -80,9 +82,13 @@ def _describe(layer: Any) -> str:
     if isinstance(layer, ours.StorageQuantizer):
         return f"int{layer.bits}, {_span(layer.fraction_bits)}"
     if getattr(layer, "kernel_steps", None):
-        return f"int8, input {_span(layer.input_fraction_bits)}"
+        real = "" if layer.activation.__name__ in GRID_ACTIVATIONS else f", {layer.activation.__name__} in float64"
+        return f"int8, input {_span(layer.input_fraction_bits)}{real}"
     clip = getattr(layer, "accumulator_quantizer", None)
-    return "" if clip is None else f"int{clip.bits}, step {clip.step}"
+    if clip is None:
+        return "float32" if kind in ("real", "kept", "float", "norm") else ""
+    scale = f", scale int16, {_span(layer.scale_fraction_bits)}" if layer.scaled_kernel else ""
+    return f"int{clip.bits}, step {clip.step}{scale}"
 
 
 def _operand(tensors: Any) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from larq_clip import fixed_point
-from larq_clip._binary import REPLACED_BY, binary_kind, is_binary
+from larq_clip._binary import REPLACED_BY, binary_kind, copy_layer, is_binary
 from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, observe
-from larq_clip._keras import keras, lq
+from larq_clip._keras import keras
 from larq_clip._quantize import Quantization
 from larq_clip._report import LayerReport, compare
 from larq_clip.quantizers import AccumulatorClip
@@ -321,17 +321,7 @@ def _copy(model: keras.Model, quantizers: dict[int, Any]) -> keras.Model:
 
 def _with_quantizer(layer: Any, quantizer: Any) -> Any:
     """The layer of `larq_clip.layers` like a binary layer, with an accumulator quantizer."""
-    config = {**layer.get_config(), "accumulator_quantizer": quantizer}
-    if binary_kind(layer) == "scaled":
-        config["scaled_kernel"] = True
-    # Plain functions as quantizers need not be known to Keras by name; they are handed on.
-    for key in ("input_quantizer", "kernel_quantizer"):
-        if not isinstance(getattr(layer, key), keras.layers.Layer):
-            config[key] = getattr(layer, key)
-    # Larq keeps a quantizer's metrics out of its config.
-    metrics = getattr(layer.kernel_quantizer, "_custom_metrics", None) or ()
-    with lq.context.metrics_scope(metrics):
-        return REPLACED_BY[type(layer)].from_config(config)
+    return copy_layer(layer, accumulator_quantizer=quantizer, scaled_kernel=binary_kind(layer) == "scaled")
 
 
 __all__ = ["LayerReport", "accumulator_clips", "binary_layers", "clip_model", "quantize_model", "set_clipping"]
