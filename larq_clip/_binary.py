@@ -126,16 +126,3 @@ def _latent(layer: Any, name: str) -> np.ndarray:
         raise ValueError(f"layer '{layer.name}' is not built; build the model, or call it on a batch, first")
     with lq.context.quantized_scope(False):
         return kernel.numpy()
-
-
-def copy_layer(layer: Any, **changes: Any) -> Any:
-    """A layer of `larq_clip.layers` like a binary one, not built; `changes` are arguments that differ."""
-    config = {**layer.get_config(), **changes}
-    # Plain functions as quantizers need not be known to Keras by name; they are handed on.
-    for key in ("input_quantizer", "kernel_quantizer"):
-        if not isinstance(getattr(layer, key), keras.layers.Layer):
-            config[key] = getattr(layer, key)
-    # Larq keeps a quantizer's metrics out of its config.
-    metrics = getattr(layer.kernel_quantizer, "_custom_metrics", None) or ()
-    with lq.context.metrics_scope(metrics):
-        return REPLACED_BY[type(layer)].from_config(config)

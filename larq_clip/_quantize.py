@@ -9,8 +9,8 @@ import numpy as np
 
 from larq_clip import arithmetic, fixed_point
 from larq_clip import layers as ours
-from larq_clip._binary import copy_layer
 from larq_clip._calibration import ExponentHistogram
+from larq_clip._copying import config_of, copy_binary
 from larq_clip._graph import INT8, QUANTIZERS, Call, refusal
 from larq_clip._identify import is_symbolic, map_structure
 from larq_clip._keras import keras
@@ -166,7 +166,7 @@ class Quantization(Plan):
             if first is not call and (fixed and call.kind == "float" or fixed != (first.position in self.fixed)):
                 raise refusal(original, "it is called more than once", "layers of their own for each place")
             return self.replaced[id(original)]
-        config = original.get_config()
+        config = config_of(original)
         if call.kind == "add":
             layer = ours.Add(name=original.name)
         elif call.kind == "concatenate":
@@ -176,7 +176,7 @@ class Quantization(Plan):
         elif call.kind == "float" and fixed:
             layer = self._int8_layer(original, config)
         elif call.kind == "binary":
-            layer = copy_layer(original)
+            layer = copy_binary(original)
         elif call.kind in ("monotone", "clip", "mean") and self.state[id(call.output)] in ("stored", "exact"):
             # In float32 a sum wider than that would be rounded here.
             layer = type(original).from_config({**config, "dtype": "float64"})

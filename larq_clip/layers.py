@@ -89,6 +89,8 @@ class _AccumulatorQuantizer(keras.layers.Layer):
         quantizer._owner = weakref.ref(self)
 
     # Keras hands `training` to the layers inside a layer only if that layer takes it, and the clip counts in training.
+    # Nothing in a binary layer needs autograph, which takes most of the time that building a model of many takes.
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs, training=None):
         return super().call(inputs)
 

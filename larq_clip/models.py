@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from larq_clip import fixed_point
-from larq_clip._binary import REPLACED_BY, binary_kind, copy_layer, is_binary
+from larq_clip._binary import REPLACED_BY, binary_kind, is_binary
 from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, observe
+from larq_clip._copying import config_of, copy_binary
 from larq_clip._keras import keras
 from larq_clip._quantize import Quantization
 from larq_clip._report import LayerReport, compare
@@ -233,7 +234,8 @@ def _targets(model: keras.Model, layers: Sequence[LayerRef] | None) -> list[kera
         if not binary:
             raise ValueError(
                 f"model '{model.name}' has no binary layer: no Larq QuantConv2D or QuantDense whose input_quantizer "
-                "and kernel_quantizer both produce nothing but -1 and +1"
+                "produces nothing but -1 and +1, and whose kernel_quantizer nothing but -s and +s, one s per filter"
+                + _other_quantizers(model)
             )
         targets = [layer for layer in binary if not _is_quantized(layer)]
         if not targets:
@@ -254,6 +256,20 @@ def _targets(model: keras.Model, layers: Sequence[LayerRef] | None) -> list[kera
         if _is_quantized(layer):
             raise ValueError(f"layer '{layer.name}' has an accumulator_quantizer already")
     return targets
+
+
+def _other_quantizers(model: keras.Model) -> str:
+    """What the layers of a model quantize with that are not binary, for errors."""
+    found = []
+    for path, layer in _leaves(model):
+        both = [getattr(layer, name, None) for name in ("input_quantizer", "kernel_quantizer")]
+        if type(layer) in REPLACED_BY and any(quantizer is not None for quantizer in both):
+            found.append(f"'{path}' ({' and '.join(map(_quantizer_name, both))})")
+    return f"; its quantizers of inputs and kernels are other ones: {', '.join(found)}" if found else ""
+
+
+def _quantizer_name(quantizer: Any) -> str:
+    return getattr(quantizer, "__name__", "none" if quantizer is None else type(quantizer).__name__)
 
 
 def _is_quantized(layer: Any) -> bool:
@@ -304,7 +320,7 @@ def _copy(model: keras.Model, quantizers: dict[int, Any]) -> keras.Model:
             elif id(original) in quantizers:
                 copy = _with_quantizer(original, quantizers[id(original)])
             else:
-                copy = type(original).from_config(original.get_config())
+                copy = type(original).from_config(config_of(original))
             copies[id(original)] = (original, copy)
         return copies[id(original)][1]
 
@@ -321,7 +337,7 @@ def _copy(model: keras.Model, quantizers: dict[int, Any]) -> keras.Model:
 
 def _with_quantizer(layer: Any, quantizer: Any) -> Any:
     """The layer of `larq_clip.layers` like a binary layer, with an accumulator quantizer."""
-    return copy_layer(layer, accumulator_quantizer=quantizer, scaled_kernel=binary_kind(layer) == "scaled")
+    return copy_binary(layer, accumulator_quantizer=quantizer, scaled_kernel=binary_kind(layer) == "scaled")
 
 
 __all__ = ["LayerReport", "accumulator_clips", "binary_layers", "clip_model", "quantize_model", "set_clipping"]
