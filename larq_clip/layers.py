@@ -42,6 +42,23 @@ from larq_clip.quantizers import PACKAGE, AccumulatorClip, require_exact_dtype, 
 FLOAT32_BITS = 24  # of an integer that float32 holds
 
 
+def _registered_function(identifier: Any) -> Any:
+    """A function by the config in which Keras saves one; Larq reads only those of classes.
+
+    Raises:
+        ValueError: where Keras does not know a function of that name.
+    """
+    if not isinstance(identifier, dict) or identifier.get("class_name") != "function":
+        return identifier
+    found = keras.utils.get_registered_object(identifier["config"])
+    if found is None:
+        raise ValueError(
+            f"a layer quantizes with the function {identifier['config']!r}, which Keras does not know; import the "
+            "module that registers it (larq_zoo, say), or load the model with custom_objects={name: function}"
+        )
+    return found
+
+
 class _AccumulatorQuantizer(keras.layers.Layer):
     """What both layers share: the arguments, their checks, their config, the scale of a scaled kernel."""
 
@@ -53,6 +70,9 @@ class _AccumulatorQuantizer(keras.layers.Layer):
         scale_fraction_bits: int | Sequence[int] | None = None,
         **kwargs,
     ):
+        for key in ("input_quantizer", "kernel_quantizer"):
+            if key in kwargs:
+                kwargs[key] = _registered_function(kwargs[key])
         super().__init__(*args, **kwargs)
         self.accumulator_quantizer = lq.quantizers.get(accumulator_quantizer)
         if (scaled_kernel and accumulator_quantizer is None) or (scale_fraction_bits is not None and not scaled_kernel):

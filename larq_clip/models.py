@@ -20,9 +20,10 @@ LayerRef: TypeAlias = "str | keras.layers.Layer"
 def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The model's binary convolutions and dense layers, those of nested models included, in the model's order.
 
-    Binary means that both quantizers map everything to -1 and +1, as found by calling them on probes and on the layer's
-    own kernel; their `precision` is not asked. Kinds: Larq's QuantConv2D and QuantDense, and `larq_clip.layers`', with
-    or without a clip.
+    Binary means that the input quantizer maps everything to -1 and +1, and the kernel quantizer to -1 and +1 or to -s
+    and +s, one s > 0 per filter (magnitude_aware_sign, XNOR-Net's), as found by calling them on probes and on the
+    layer's own kernel; their `precision` is not asked. Kinds: Larq's QuantConv2D and QuantDense, and
+    `larq_clip.layers`', with or without a clip.
 
     Raises:
         TypeError: where `model` is no Keras model.
@@ -45,7 +46,9 @@ def clip_model(
     Each binary layer (see `binary_layers`) becomes the layer of `larq_clip.layers` with the same name, config and
     weights, and an `AccumulatorClip` of its own. Everything else is copied as by ``keras.models.clone_model``: shared
     layers stay shared, nested functional and Sequential models are copied in turn, and the copy is independent of the
-    original and not compiled. Layers that have a clip already keep it, with its bits, its step and its switch.
+    original and not compiled. Layers that have a clip already keep it, with its bits, its step and its switch. A kernel
+    with a scale per filter gets scaled_kernel=True: what is clipped is the integer accumulator of its signs, and the
+    scale multiplies it behind the clip. Initializers that are plain functions become zeros, since the copy has weights.
 
     With step="auto" each layer gets the smallest power of two s >= 1 such that at least `percentile` percent of its
     |accumulators| over the calibration data are at most s (2^(bits-1) - 1). They are the exact accumulators of the
@@ -112,7 +115,15 @@ def quantize_model(
     - Layers that are not binary become `Int8Conv2D`, `Int8DepthwiseConv2D` and `Int8Dense`, or stay in float32, and the
       batch norms behind them, too, up to the next stored tensor.
     - Clipped layers, Larq layers with other quantizers, pooling, activations at the end stay what they are. Sums and
-      means are float64 between layers, which is exact.
+      means are float64 between layers, which is exact. The scale of a scaled kernel gets 16 bits per filter.
+    - Activations that only cut at bounds m 2^-8 around 0, as relu6 and hard tanh do, are exact. Slices, splits and
+      shuffles of channels, `Lambda` layers and operations of TensorFlow alike, become `TakeChannels`; sums with a
+      narrower tensor, `PadChannels` and `Add`. What such a layer of arbitrary code computes is found by calling it on
+      probes; other code is refused.
+    - Multiplication of two tensors, PReLU and all other activations are real-valued by nature. They are kept in
+      float32, the report says so, and what they give is stored before anything but another of them, or a sign, sees
+      it. So all else stays an integer program, given what is stored there; near a tie of the rounding, other floating
+      point may store a neighbour.
 
     Stored tensors have a power of two per channel, the smallest whose 2^-f 2^(bits-1) is not exceeded by `percentile`
     percent of |y|, measured in the clipped model as given, in one pass over the data. Layers keep their names and
