@@ -30,14 +30,6 @@ def _checked_fraction_bits(value: Any) -> int | list[int] | None:
     return _integer_or_none("fraction_bits", value)
 
 
-def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
-    """A layer's config, for a copy; that of a batch norm with `synchronized`, which Keras 2 leaves out of it."""
-    config = layer.get_config()
-    if type(layer) is keras.layers.BatchNormalization and layer.synchronized:
-        config["synchronized"] = True
-    return config
-
-
 @tf.custom_gradient
 def _rounded_product(mean: tf.Tensor, s: tf.Tensor) -> tuple[tf.Tensor, Any]:
     """mean s, rounded to float64, for a mean that is a float32.
@@ -274,4 +266,4 @@ class FixedPointBatchNormalization(keras.layers.BatchNormalization):
         }
 
 
-__all__ = ["FixedPointBatchNormalization", "config_of"]
+__all__ = ["FixedPointBatchNormalization"]

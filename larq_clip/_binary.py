@@ -1,7 +1,8 @@
 """Which layers of a Keras model are binary: decided by what their quantizers produce, not by what they claim.
 
-A layer is binary if both its quantizers map everything to -1 and +1. `precision` says nothing: it is 1 for Larq's
-heaviside (0 and 1) and magnitude-aware sign (two values per channel, neither of them 1), too.
+A layer is binary if its input quantizer maps everything to -1 and +1, and its kernel quantizer to -1 and +1, or to -s
+and +s with an s >= 0 per filter: then it is *scaled*. `precision` says nothing: it is 1 for Larq's heaviside (0 and 1),
+too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ PROBES = np.array(
     np.float32,
 )
 
+PROBED_CHANNELS = 8
+
 
 def _probe_tensors(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Tensors of one shape that together hold every probe, and normally distributed ones."""
@@ -45,12 +48,21 @@ def _stateless_copy(quantizer: Any) -> Any:
     return quantizer
 
 
-def produces_signs(quantizer: Any, tensors: Iterable[np.ndarray]) -> bool:
-    """Whether a quantizer maps every element of all tensors to -1 or +1."""
+def produces_signs(quantizer: Any, tensors: Iterable[np.ndarray], scaled: bool = False) -> bool:
+    """Whether a quantizer maps every x of all tensors to -1 or +1; where scaled, to sign(x) s, one s > 0 per filter."""
     if quantizer is None:
         return False
     quantizer = _stateless_copy(quantizer)
-    return all(bool(np.all(np.abs(np.asarray(quantizer(tf.constant(x)))) == 1)) for x in tensors)
+    for x in tensors:
+        found = np.asarray(quantizer(tf.constant(x)))
+        magnitude = np.abs(found)
+        if not scaled and not np.all(magnitude == 1):
+            return False
+        if scaled:
+            first = magnitude.reshape(-1, found.shape[-1])[0]
+            if not np.all(np.isfinite(first) & (first > 0)) or not np.all(found == np.where(x < 0, -first, first)):
+                return False
+    return True
 
 
 def _kernels(layer: keras.layers.Layer) -> list[tuple[Any, Any]]:
@@ -69,19 +81,43 @@ def _input_shape(layer: keras.layers.Layer, kernel_shape: tuple[int, ...]) -> tu
 
 
 def is_binary(layer: Any) -> bool:
-    """Whether both quantizers of a Larq layer, of any kind, map everything to -1 and +1, the layer's own kernel too.
+    """Whether the quantizers of a Larq layer, of any kind, make it binary, on probes and on the layer's own kernel.
+
+    Raises:
+        ValueError: where the layer is not built, so has no kernel.
+    """
+    return binary_kind(layer) is not None
+
+
+def binary_kind(layer: Any) -> str | None:
+    """ "signs" or "scaled"; None for a layer that is not binary.
 
     Raises:
         ValueError: where the layer is not built, so has no kernel.
     """
     kernels = _kernels(layer)
     if getattr(layer, "input_quantizer", None) is None or not kernels or any(q is None for q, _ in kernels):
-        return False
+        return None
     latent = [_latent(layer, name) for _, name in kernels]
-    return all(
-        produces_signs(quantizer, chain([kernel], _probe_tensors(kernel.shape)))
-        for (quantizer, _), kernel in zip(kernels, latent)
-    ) and produces_signs(layer.input_quantizer, _probe_tensors(_input_shape(layer, latent[0].shape)))
+    if not produces_signs(layer.input_quantizer, _probe_tensors(_input_shape(layer, latent[0].shape))):
+        return None
+
+    def all_produce(scaled: bool) -> bool:
+        return all(
+            produces_signs(quantizer, chain(_probe_tensors(_kernel_shape(quantizer, kernel)), [kernel]), scaled)
+            for (quantizer, _), kernel in zip(kernels, latent)
+        )
+
+    if all_produce(scaled=False):
+        return "signs"
+    return "scaled" if all_produce(scaled=True) else None
+
+
+def _kernel_shape(quantizer: Any, kernel: np.ndarray) -> tuple[int, ...]:
+    """That of probes: the kernel's, with fewer channels where the quantizer has no variables that could mind."""
+    if getattr(quantizer, "weights", None):
+        return kernel.shape
+    return (*kernel.shape[:-2], *(min(size, PROBED_CHANNELS) for size in kernel.shape[-2:]))
 
 
 def _latent(layer: Any, name: str) -> np.ndarray:

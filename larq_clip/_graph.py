@@ -8,6 +8,7 @@ from typing import Any
 
 from larq_clip import layers as ours
 from larq_clip._binary import REPLACED_BY, is_binary
+from larq_clip._identify import clip_bounds, is_code, is_concatenation, is_symbolic, moved_channels, padded_sum
 from larq_clip._int8 import Int8Conv2D, Int8Dense, Int8DepthwiseConv2D
 from larq_clip._keras import keras, lq
 from larq_clip.quantizers import AccumulatorClip
@@ -25,6 +26,18 @@ MONOTONE = (
     keras.layers.ZeroPadding2D,
     keras.layers.Cropping2D,
 )
+# Real-valued by nature: kept in float32, and stored behind.
+REAL = (
+    keras.layers.Activation,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.Multiply,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+    keras.layers.Softmax,
+    keras.layers.ThresholdedReLU,
+)
+REAL_OPERATIONS = ("math.multiply", "math.sigmoid", "math.tanh", "nn.leaky_relu", "nn.softmax")
 MEANS = (keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D)
 INT8 = {
     keras.layers.Conv2D: Int8Conv2D,
@@ -40,13 +53,16 @@ FIXED_POINT = (
     ours.Add,
     ours.Concatenate,
     ours.FixedPointBatchNormalization,
+    ours.PadChannels,
     ours.StorageQuantizer,
+    ours.TakeChannels,
     Int8Conv2D,
     Int8Dense,
     Int8DepthwiseConv2D,
 )
 QUANTIZERS = ("input_quantizer", "kernel_quantizer", "depthwise_quantizer", "accumulator_quantizer")
 GRID_ACTIVATIONS = ("linear", "relu")
+SIGN_PATH = ("norm", "monotone", "clip", "take")
 
 
 @dataclass(eq=False)
@@ -55,8 +71,13 @@ class Call:
 
     Attributes:
         kind: "input", "binary", "norm", "float" (a layer that is not binary), "kept" (a Larq layer with other
-            quantizers), "add", "concatenate", "monotone", "mean" or "output" (an activation that only outputs see).
+            quantizers), "add", "concatenate", "monotone", "clip" (between bounds that may be off a stored tensor's
+            grid), "take" (channels of its input), "mean", "real" (kept in float32) or "output" (an activation that only
+            outputs see).
         node: of Keras; its call arguments hold the tensors.
+        part: which of the node's outputs; each is a call of its own.
+        channels: of "take", which ones of the input.
+        before: of "add", channels of zeros in front of the narrower operand.
     """
 
     layer: Any
@@ -65,7 +86,22 @@ class Call:
     inputs: list[Any]
     output: Any
     position: int
+    part: int = 0
+    channels: list[int] | None = None
+    before: int = 0
     consumers: list[Call] = field(default_factory=list)
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether it is computed element by element, before anything is written to memory."""
+        return (
+            self.kind == "clip" or isinstance(self.layer, (keras.layers.Activation, keras.layers.ReLU)) or self.identity
+        )
+
+    @property
+    def identity(self) -> bool:
+        """Whether the output is the input, whatever the layer is called."""
+        return self.channels is not None and self.channels == list(range(self.inputs[0].shape[-1]))
 
 
 class Graph:
@@ -79,12 +115,15 @@ class Graph:
         nodes = [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
         for node in nodes:
             outputs = keras_tensors(node.outputs)
-            if len(outputs) != 1:
-                raise refusal(node.layer, f"it has {len(outputs)} outputs", "layers with one output")
             inputs = [] if node.is_input else keras_tensors((node.call_args, node.call_kwargs))
-            call = Call(node.layer, "", node, inputs, outputs[0], len(self.calls))
-            self.calls.append(call)
-            self.by_output[id(call.output)] = call
+            moved = moved_channels(node, inputs) if is_code(node.layer) else None
+            if len(outputs) != 1 and moved is None:
+                raise refusal(node.layer, f"it has {len(outputs)} outputs", "layers with one output, and splits")
+            for part, output in enumerate(outputs):
+                channels = None if moved is None else moved[part]
+                call = Call(node.layer, "", node, inputs, output, len(self.calls), part, channels)
+                self.calls.append(call)
+                self.by_output[id(call.output)] = call
         for call in self.calls:
             for tensor in call.inputs:
                 self.by_output[id(tensor)].consumers.append(call)
@@ -107,6 +146,8 @@ class Graph:
             return "float" if plain else "kept"
         if type(layer) is keras.layers.BatchNormalization:
             return "norm"
+        if call.channels is not None:
+            return "take"
         if type(layer) is keras.layers.Add or _is_operation(call, "math.add", "__operators__.add"):
             return _require_tensors(call, "add")
         if type(layer) is keras.layers.Concatenate or _is_operation(call, "concat"):
@@ -117,14 +158,28 @@ class Graph:
             return "monotone"
         if type(layer) in (keras.layers.Activation, keras.layers.Softmax) and self.reaches_outputs_only(call):
             return "output"
-        what = type(layer).__name__
-        if isinstance(layer, keras.layers.Activation):
-            what = f"the activation {getattr(layer.activation, '__name__', layer.activation)!r}"
+        if is_code(layer) and is_concatenation(call.node, call.inputs):
+            return "concatenate"
+        if is_code(layer):
+            before = padded_sum(call.node, call.inputs)
+            if before is not None:
+                call.before = before
+                return "add"
+        if type(layer) in (keras.layers.Activation, keras.layers.ReLU) and clip_bounds(layer) is not None:
+            return "clip"
+        if type(layer) in REAL or _is_operation(call, *REAL_OPERATIONS):
+            return "real"
+        what = f"it is {type(layer).__name__}"
+        if is_code(layer):
+            what += (
+                ", whose code is none of those known by what they compute: slices, splits and shuffles of channels, "
+                "concatenations, sums, sums with a narrower tensor padded with zeros"
+            )
         raise refusal(
             layer,
-            f"it is {what}, in front of a sign or of a stored tensor",
-            "batch norm, relu, max and average pooling, padding, flatten, dropout, addition, concatenation, "
-            "convolutions and dense layers, and any activation at the end",
+            what,
+            "batch norm, activations, multiplication, max and average pooling, padding, flatten, dropout, addition, "
+            "concatenation, convolutions and dense layers",
         )
 
     def reaches_outputs_only(self, call: Call) -> bool:
@@ -140,24 +195,14 @@ class Graph:
         if id(call.output) in self.outputs or not call.consumers:
             return False
         return all(
-            consumer.kind == "binary" or (consumer.kind in ("norm", "monotone") and self.decides_signs_only(consumer))
+            consumer.kind == "binary" or (consumer.kind in SIGN_PATH and self.decides_signs_only(consumer))
             for consumer in call.consumers
         )
-
-
-def is_elementwise(layer: Any) -> bool:
-    """Whether a monotone layer is an activation."""
-    return isinstance(layer, (keras.layers.Activation, keras.layers.ReLU))
 
 
 def keras_tensors(structure: Any) -> list[Any]:
     """The symbolic tensors in nested arguments."""
     return [leaf for leaf in keras_flatten(structure) if is_symbolic(leaf)]
-
-
-def is_symbolic(leaf: Any) -> bool:
-    """Whether an argument of a call is a tensor that a layer produces."""
-    return hasattr(leaf, "_keras_history")
 
 
 def keras_flatten(structure: Any) -> list[Any]:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from larq_clip import fixed_point
-from larq_clip._batch_norm import config_of
-from larq_clip._binary import REPLACED_BY, is_binary
+from larq_clip._binary import REPLACED_BY, binary_kind, is_binary
 from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, feeds_relu_only, observe
+from larq_clip._copying import config_of, copy_binary
 from larq_clip._distribution import Workers, outside_scope
-from larq_clip._keras import keras, lq
-from larq_clip._quantize import LayerReport, Quantization
+from larq_clip._keras import keras
+from larq_clip._quantize import Quantization
+from larq_clip._report import LayerReport, compare
 from larq_clip.quantizers import AccumulatorClip
 
 LayerRef: TypeAlias = "str | keras.layers.Layer"
@@ -20,9 +21,10 @@ LayerRef: TypeAlias = "str | keras.layers.Layer"
 def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The model's binary convolutions and dense layers, those of nested models included, in the model's order.
 
-    Binary means that both quantizers map everything to -1 and +1, as found by calling them on probes and on the layer's
-    own kernel; their `precision` is not asked. Kinds: Larq's QuantConv2D and QuantDense, and `larq_clip.layers`', with
-    or without a clip.
+    Binary means that the input quantizer maps everything to -1 and +1, and the kernel quantizer to -1 and +1 or to -s
+    and +s, one s > 0 per filter (magnitude_aware_sign, XNOR-Net's), as found by calling them on probes and on the
+    layer's own kernel; their `precision` is not asked. Kinds: Larq's QuantConv2D and QuantDense, and
+    `larq_clip.layers`', with or without a clip.
 
     Raises:
         TypeError: where `model` is no Keras model.
@@ -45,7 +47,9 @@ def clip_model(
     Each binary layer (see `binary_layers`) becomes the layer of `larq_clip.layers` with the same name, config and
     weights, and an `AccumulatorClip` of its own. Everything else is copied as by ``keras.models.clone_model``: shared
     layers stay shared, nested functional and Sequential models are copied in turn, and the copy is independent of the
-    original and not compiled. Layers that have a clip already keep it, with its bits, its step and its switch.
+    original and not compiled. Layers that have a clip already keep it, with its bits, its step and its switch. A kernel
+    with a scale per filter gets scaled_kernel=True: what is clipped is the integer accumulator of its signs, and the
+    scale multiplies it behind the clip. Initializers that are plain functions become zeros, since the copy has weights.
 
     With step="auto" each layer gets the smallest power of two s >= 1 such that at least `percentile` percent of its
     |accumulators| over the calibration data are at most s (2^(bits-1) - 1); s >= 2 where all of them are even, which
@@ -119,7 +123,15 @@ def quantize_model(
     - Layers that are not binary become `Int8Conv2D`, `Int8DepthwiseConv2D` and `Int8Dense`, or stay in float32, and the
       batch norms behind them, too, up to the next stored tensor.
     - Clipped layers, Larq layers with other quantizers, pooling, activations at the end stay what they are. Sums and
-      means are float64 between layers, which is exact.
+      means are float64 between layers, which is exact. The scale of a scaled kernel gets 16 bits per filter.
+    - Activations that only cut at bounds m 2^-8 around 0, as relu6 and hard tanh do, are exact. Slices, splits and
+      shuffles of channels, `Lambda` layers and operations of TensorFlow alike, become `TakeChannels`; sums with a
+      narrower tensor, `PadChannels` and `Add`. What such a layer of arbitrary code computes is found by calling it on
+      probes; other code is refused.
+    - Multiplication of two tensors, PReLU and all other activations are real-valued by nature. They are kept in
+      float32, the report says so, and what they give is stored before anything but another of them, or a sign, sees
+      it. So all else stays an integer program, given what is stored there; near a tie of the rounding, other floating
+      point may store a neighbour.
 
     Stored tensors have a power of two per channel, the smallest whose 2^-f 2^(bits-1) is not exceeded by `percentile`
     percent of |y|, measured in the clipped model as given, in one pass over the data. On a pretrained QuickNet the
@@ -167,7 +179,7 @@ def quantize_model(
         batches = workers.together("calibration", lambda: batches_of(local, calibration_data))
         quantization.calibrate(batches, wanted, workers)
         quantized = quantization.build()
-        return quantized, quantization.report(quantized, batches, workers) if report else []
+        return quantized, compare(quantization, quantized, batches, workers) if report else []
 
     quantized, rows = outside_scope(quantize)
     if workers.strategy is not None:
@@ -253,7 +265,8 @@ def _targets(model: keras.Model, layers: Sequence[LayerRef] | None) -> list[kera
         if not binary:
             raise ValueError(
                 f"model '{model.name}' has no binary layer: no Larq QuantConv2D or QuantDense whose input_quantizer "
-                "and kernel_quantizer both produce nothing but -1 and +1"
+                "produces nothing but -1 and +1, and whose kernel_quantizer nothing but -s and +s, one s per filter"
+                + _other_quantizers(model)
             )
         targets = [layer for layer in binary if not _is_quantized(layer)]
         if not targets:
@@ -274,6 +287,20 @@ def _targets(model: keras.Model, layers: Sequence[LayerRef] | None) -> list[kera
         if _is_quantized(layer):
             raise ValueError(f"layer '{layer.name}' has an accumulator_quantizer already")
     return targets
+
+
+def _other_quantizers(model: keras.Model) -> str:
+    """What the layers of a model quantize with that are not binary, for errors."""
+    found = []
+    for path, layer in _leaves(model):
+        both = [getattr(layer, name, None) for name in ("input_quantizer", "kernel_quantizer")]
+        if type(layer) in REPLACED_BY and any(quantizer is not None for quantizer in both):
+            found.append(f"'{path}' ({' and '.join(map(_quantizer_name, both))})")
+    return f"; its quantizers of inputs and kernels are other ones: {', '.join(found)}" if found else ""
+
+
+def _quantizer_name(quantizer: Any) -> str:
+    return getattr(quantizer, "__name__", "none" if quantizer is None else type(quantizer).__name__)
 
 
 def _is_quantized(layer: Any) -> bool:
@@ -341,15 +368,7 @@ def _copy(model: keras.Model, quantizers: dict[int, Any]) -> keras.Model:
 
 def _with_quantizer(layer: Any, quantizer: Any) -> Any:
     """The layer of `larq_clip.layers` like a binary layer, with an accumulator quantizer."""
-    config = {**layer.get_config(), "accumulator_quantizer": quantizer}
-    # Plain functions as quantizers need not be known to Keras by name; they are handed on.
-    for key in ("input_quantizer", "kernel_quantizer"):
-        if not isinstance(getattr(layer, key), keras.layers.Layer):
-            config[key] = getattr(layer, key)
-    # Larq keeps a quantizer's metrics out of its config.
-    metrics = getattr(layer.kernel_quantizer, "_custom_metrics", None) or ()
-    with lq.context.metrics_scope(metrics):
-        return REPLACED_BY[type(layer)].from_config(config)
+    return copy_binary(layer, accumulator_quantizer=quantizer, scaled_kernel=binary_kind(layer) == "scaled")
 
 
 __all__ = ["LayerReport", "accumulator_clips", "binary_layers", "clip_model", "quantize_model", "set_clipping"]

@@ -52,12 +52,16 @@ def heaviside_of_large(x):
     return tf.where(tf.abs(x) > 1e5, tf.zeros_like(x), tf.where(x < 0, -1.0, 1.0))
 
 
+def scaled_sign_of_signs(x):
+    return 0.5 * tf.where(x < 0, -1.0, 1.0) + tf.cast(x > 0.3, tf.float32)
+
+
 @pytest.mark.parametrize(
     "quantizer",
     [
         "ste_tern",
         "ste_heaviside",
-        "magnitude_aware_sign",
+        scaled_sign_of_signs,
         "dorefa_quantizer",
         "fixed_point",
         None,
@@ -77,6 +81,12 @@ def test_what_produces_other_values_is_not_binary(quantizer, place):
         assert binary_layers(model) == []
         with pytest.raises(ValueError, match="model 'single' has no binary layer"):
             clip_model(model)
+
+
+def test_inputs_with_a_scale_are_not_binary():
+    layer = lq.layers.QuantConv2D(4, 3, **{**sign(), "input_quantizer": "magnitude_aware_sign"}, name="conv")
+    with pytest.raises(ValueError, match=r"'conv' \(MagnitudeAwareSign and .*\)"):
+        clip_model(single(layer))
 
 
 def test_one_bit_dorefa_weights_are_binary():

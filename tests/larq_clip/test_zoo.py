@@ -1,0 +1,173 @@
+"""Every model of larq-zoo: clip, quantize, train one step, save, load; the outputs are the same to the last bit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from larq_clip import layers
+from larq_clip._keras import keras, lq
+from larq_clip.models import binary_layers, clip_model, quantize_model
+
+zoo = pytest.importorskip("larq_zoo", reason="larq-zoo is not installed: pip install 'larq-clip[zoo]'")
+
+L = keras.layers
+CLASSES = 5
+QUANTIZED = (
+    layers.Int8Conv2D,
+    layers.Int8Dense,
+    layers.Int8DepthwiseConv2D,
+    layers.FixedPointBatchNormalization,
+    layers.StorageQuantizer,
+)
+
+
+class Case(NamedTuple):
+    """Pixels a side, how the model is saved, how many binary layers it has, what stays float, and scaled kernels."""
+
+    size: int
+    suffixes: str
+    binary: int
+    floats: frozenset = frozenset()
+    scaled: bool = False
+
+
+# XNORNet ends in a valid 6x6 convolution, so images of fewer than 217 pixels leave nothing for it.
+CASES = {
+    "BinaryAlexNet": Case(64, "h5", 7, frozenset({"QuantConv2D"})),
+    "BinaryDenseNet28": Case(50, "h5 keras", 23),
+    "BinaryDenseNet37": Case(50, "h5", 32),
+    "BinaryDenseNet37Dilated": Case(50, "h5", 32),
+    "BinaryDenseNet45": Case(50, "h5", 40),
+    "BinaryResNetE18": Case(64, "h5", 16),
+    "BiRealNet": Case(32, "h5", 16, scaled=True),
+    "MeliusNet22": Case(32, "keras", 34),
+    "QuickNet": Case(32, "h5", 16),
+    "QuickNetLarge": Case(32, "h5", 32),
+    "QuickNetSmall": Case(32, "h5", 16),
+    "RealToBinaryNet": Case(32, "h5", 16, frozenset({"Multiply", "PReLU"})),
+    "XNORNet": Case(217, "h5", 6, scaled=True),
+}
+
+
+def factory(name):
+    return getattr(zoo.sota if name.startswith("QuickNet") else zoo.literature, name)
+
+
+def images(size, count=2):
+    return np.random.default_rng(5).normal(size=(count, size, size, 3)).astype(np.float32)
+
+
+def as_if_trained(model, x):
+    """Batch norms that fit their inputs, and affine variables with both signs."""
+    rng = np.random.default_rng(11)
+    norms = [layer for layer in model.layers if isinstance(layer, L.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(x, training=True)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+        for variable in (norm.gamma, norm.beta):
+            if variable is not None:
+                spread = rng.uniform(0.5, 1.5, variable.shape)
+                variable.assign(rng.choice([-1, 1], variable.shape) * spread * (1 if variable is norm.gamma else 0.3))
+    for layer in model.layers:
+        if isinstance(layer, L.PReLU):
+            layer.alpha.assign(rng.uniform(-0.2, 0.5, layer.alpha.shape))
+
+
+def require_on_grids(model, x):
+    """Every stored tensor, clipped accumulator and batch norm consists of integers of its format."""
+    tensors, steps, limits = [], [], []
+    for layer in model.layers:
+        if isinstance(layer, layers.StorageQuantizer):
+            tensors.append(layer.output)
+            steps.append(np.ldexp(1.0, -np.asarray(layer.fraction_bits)))
+            limits.append(2.0 ** (layer.bits - 1) - 1)
+        elif getattr(layer, "accumulator_quantizer", None) is not None:
+            clip = layer.accumulator_quantizer
+            tensors.append(layer.output)
+            steps.append(float(clip.step))
+            limits.append(2.0 ** (clip.bits - 1) - 1)
+            if layer.scaled_kernel:
+                steps[-1] *= layer.scale_integers() * np.ldexp(1.0, -np.asarray(layer.scale_fraction_bits))
+    for layer, step, limit, values in zip(range(len(tensors)), steps, limits, keras.Model(model.inputs, tensors)(x)):
+        q = np.asarray(values, np.float64) / step
+        assert np.array_equal(q, np.round(q)), f"{tensors[layer].name} is off its grid"
+        assert np.abs(q).max() <= limit, f"{tensors[layer].name} is out of range"
+
+
+def train_one_step(model, x):
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", run_eagerly=True)
+    before = [v.numpy() for v in model.trainable_variables]
+    loss = model.train_on_batch(x, np.arange(len(x)) % CLASSES)
+    assert np.isfinite(loss)
+    moved = [not np.array_equal(old, v.numpy()) for old, v in zip(before, model.trainable_variables)]
+    assert np.mean(moved) > 0.9
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_clip_quantize_train_save_load(name, tmp_path):
+    case = CASES[name]
+    x = images(case.size)
+    keras.utils.set_random_seed(3)
+    model = factory(name)(input_shape=(case.size, case.size, 3), weights=None, num_classes=CLASSES)
+    as_if_trained(model, x)
+    clipped = clip_model(model, step=2)
+    binary = binary_layers(clipped)
+    assert len(binary) == case.binary
+    assert {layer.scaled_kernel for layer in binary} == {case.scaled}
+
+    quantized = quantize_model(clipped, x)
+    kept = {type(layer).__name__ for layer in quantized.layers if is_float(layer)}
+    assert kept == case.floats
+    train_one_step(quantized, x)
+    require_on_grids(quantized, x)
+    expected = np.asarray(quantized(x))
+    assert np.all(np.isfinite(expected)) and np.ptp(expected) > 0
+    for suffix in case.suffixes.split():
+        path = tmp_path / f"model.{suffix}"
+        quantized.save(path)
+        assert np.array_equal(np.asarray(keras.models.load_model(path)(x)), expected)
+        path.unlink()
+
+
+def is_float(layer):
+    """Whether a layer of a quantized model, not at its end, computes in floating point."""
+    return type(layer) in (L.Multiply, L.PReLU, L.BatchNormalization, L.Conv2D, L.Dense) or (
+        isinstance(layer, (lq.layers.QuantConv2D, lq.layers.QuantDense))
+        and getattr(layer, "accumulator_quantizer", None) is None
+    )
+
+
+def test_dorefa_net_is_refused():
+    model = zoo.literature.DoReFaNet(input_shape=(96, 96, 3), weights=None, num_classes=CLASSES)
+    with pytest.raises(ValueError, match=r"'quant_conv2d.*' \(DoReFa and magnitude_aware_sign_unclipped\)"):
+        clip_model(model)
+
+
+def test_weights_of_a_file(tmp_path):
+    """weights="imagenet" downloads an h5 file of weights, and loads it as it loads any other."""
+    shape = (32, 32, 3)
+    x = images(32)
+    keras.utils.set_random_seed(8)
+    trained = zoo.sota.QuickNetSmall(input_shape=shape, weights=None, num_classes=CLASSES)
+    as_if_trained(trained, x)
+    path = tmp_path / "weights.h5"
+    trained.save_weights(path)
+    loaded = zoo.sota.QuickNetSmall(input_shape=shape, weights=str(path), num_classes=CLASSES)
+    quantized = quantize_model(clip_model(loaded, step="auto", calibration_data=x), x)
+    assert len(trained.weights) == len(quantized.weights)
+    for variable, other in zip(trained.get_weights(), quantized.get_weights()):
+        assert np.array_equal(variable, other)
+
+    # Trained further, the quantized model saves weights that the float model loads.
+    train_one_step(quantized, x)
+    quantized.save_weights(path)
+    again = zoo.sota.QuickNetSmall(input_shape=shape, weights=None, num_classes=CLASSES)
+    again.load_weights(path)
+    for variable, other in zip(again.get_weights(), quantized.get_weights()):
+        assert np.array_equal(variable, other)
