@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,10 +127,8 @@ class Quantization(Plan):
             elif call.kind == "take":
                 tensors[id(call.output)] = layer(seen_by(call, call.inputs[0]))
             else:
-                arguments = map_structure(
-                    (call.node.call_args, call.node.call_kwargs), lambda leaf, c=call: seen_by(c, leaf)
-                )
-                tensors[id(call.output)] = layer(*arguments[0], **arguments[1])
+                args, kwargs = map_structure((call.node.call_args, call.node.call_kwargs), partial(seen_by, call))
+                tensors[id(call.output)] = layer(*args, **kwargs)
         inputs, outputs = (map_structure(s, lambda leaf: tensors[id(leaf)]) for s in (model.input, model.output))
         return keras.Model(inputs, outputs, name=model.name)
 

@@ -103,6 +103,7 @@ def test_without_a_quantizer_the_layer_is_larqs(make, rng):
     assert isinstance(ours, type(theirs))
     config = ours.get_config()
     assert config.pop("accumulator_quantizer") is None
+    assert (config.pop("scaled_kernel"), config.pop("scale_fraction_bits")) == (False, None)
     assert config == theirs.get_config()
 
 
