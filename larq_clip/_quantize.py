@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,9 +130,8 @@ class Quantization(Plan):
             elif call.kind == "take":
                 tensors[id(call.output)] = layer(seen_by(call, call.inputs[0]))
             else:
-                given = call.node.call_args, call.node.call_kwargs
-                arguments = map_structure(given, functools.partial(seen_by, call))
-                tensors[id(call.output)] = layer(*arguments[0], **arguments[1])
+                args, kwargs = map_structure((call.node.call_args, call.node.call_kwargs), partial(seen_by, call))
+                tensors[id(call.output)] = layer(*args, **kwargs)
         inputs, outputs = (map_structure(s, lambda leaf: tensors[id(leaf)]) for s in (model.input, model.output))
         return keras.Model(inputs, outputs, name=model.name)
 
