@@ -72,12 +72,10 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
         return None
     if sign is None:
         return Replacement((op,), (ir.redirect(moved, op.input, source.name),))
-    # The bits keep their name where no one else reads the padded ones.
-    alone = graph.only_consumer(op.input) is op
-    bits = Tensor(op.input if alone else graph.unused_name(f"{op.input}:unpadded"), DType.BIT, source.shape)
+    bits = Tensor(graph.unused_name(f"{op.input}:unpadded"), DType.BIT, source.shape)
     unpadded = dataclasses.replace(sign, inputs=(source.name,), outputs=(bits.name,))
     moved = dataclasses.replace(ir.redirect(moved, op.input, bits.name), pad_value=1)
-    return Replacement((op, sign) if alone else (op,), (unpadded, moved), (bits,))
+    return Replacement((op,), (unpadded, moved), (bits,))
 
 
 def _behind_store(graph: Graph, op: Op) -> Replacement | None:
