@@ -37,6 +37,7 @@ class Sketch:
         placed = {k: arguments.pop(k) for k in ("strides", "dilation") if k in arguments}
         window, size = Window.place(read.shape, (kernel, kernel), padding=arguments.pop("padding", "same"), **placed)
         weights = self.rng.integers(0, 2, (channels, kernel, kernel, read.channels // groups)).astype(np.uint8)
+        weights = arguments.pop("weights", weights)
         shape = (channels,) if len(read.shape) == 1 else (*size, channels)
         return self.add(
             ir.BinaryConv2D,

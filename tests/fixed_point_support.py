@@ -108,7 +108,7 @@ def densenet():
 
 
 def quicknet():
-    """A stem with zero padding, depthwise convolution and relu in front of norms; residual blocks conv, relu, norm, add;
+    """A stem with zero padding, depthwise convolution, relu in front of norms; residual blocks conv, relu, norm, add;
     a transition of max pool, depthwise blur and 1x1 convolution; a sign behind zeros."""
     from larq_clip._keras import keras
 

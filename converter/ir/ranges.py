@@ -10,7 +10,7 @@ from larq_clip.converter.ir.fixed_point import FixedPoint, Range
 from larq_clip.converter.ir.graph import Graph
 from larq_clip.converter.ir.integer_ops import Int8Conv2D, Pad2D
 from larq_clip.converter.ir.ops import AccumulatorClip, BinaryConv2D, MaxPool2D, Op, Reshape
-from larq_clip.converter.ir.tensors import STORED, DType
+from larq_clip.converter.ir.tensors import INTEGERS, STORED
 
 INT32_LIMIT = (1 << 31) - 1
 
@@ -61,9 +61,9 @@ def ranges(graph: Graph) -> dict[str, Range]:
         elif isinstance(op, BinaryConv2D):
             exact = start(graph, op, found)
         for tensor in graph.results(op):
-            if tensor.dtype in STORED:
+            if tensor.dtype in STORED and not isinstance(op, AccumulatorClip):
                 found[tensor.name] = Range.of_type(tensor)
-            elif tensor.dtype in (DType.INT32, DType.INT64) and exact is not None:
+            elif tensor.dtype in INTEGERS and exact is not None:
                 found[tensor.name] = exact
     return found
 

@@ -85,6 +85,4 @@ def _behind_store(graph: Graph, op: Op) -> Replacement | None:
     result, source = graph.result(op), graph.source(pad)
     inner = dataclasses.replace(result, name=graph.unused_name(f"{result.name}:unpadded"), shape=source.shape)
     first = dataclasses.replace(op, inputs=(source.name,), outputs=(inner.name,))
-    return Replacement(
-        (op,), (first, dataclasses.replace(pad, inputs=(inner.name,), outputs=(result.name,))), (inner,)
-    )
+    return Replacement((op,), (first, dataclasses.replace(pad, inputs=(inner.name,), outputs=(result.name,))), (inner,))

@@ -45,9 +45,7 @@ def same(a: ir.Graph, b: ir.Graph) -> None:
 def equal(x, y) -> bool:
     """Equal, arrays in type and shape too, dataclasses and tuples of them in every field."""
     if dataclasses.is_dataclass(x):
-        return type(x) is type(y) and all(
-            equal(getattr(x, f.name), getattr(y, f.name)) for f in dataclasses.fields(x)
-        )
+        return type(x) is type(y) and all(equal(getattr(x, f.name), getattr(y, f.name)) for f in dataclasses.fields(x))
     if isinstance(x, np.ndarray):
         return isinstance(y, np.ndarray) and (x.dtype, x.shape) == (y.dtype, y.shape) and np.array_equal(x, y)
     if isinstance(x, tuple):
