@@ -297,7 +297,7 @@ def _reshaped(call: LayerImport, source: Tensor, shape: tuple[int, ...]) -> Tens
         source = call.builder.as_float(source)
     if len(source.fraction_bits) > 1 and shape[-1] % source.channels:
         raise call.error(
-            f"its {source.channels} input channels have fraction bits of their own, and its {shape[-1]} do not repeat them",
+            f"its {source.channels} input channels have fraction bits each, and its {shape[-1]} do not repeat them",
             "keep the last axis, flatten, or quantize with granularity='tensor'",
         )
     return call.emit(ir.Reshape, source, source.reshaped(call.name, shape))
