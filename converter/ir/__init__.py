@@ -39,7 +39,7 @@ from larq_clip.converter.ir.ops import (
     Unpack,
     join_names,
 )
-from larq_clip.converter.ir.ranges import RangeError, ranges
+from larq_clip.converter.ir.ranges import RangeError, ranges, start
 from larq_clip.converter.ir.tensors import (
     INTEGERS,
     STORED,
@@ -97,6 +97,7 @@ __all__ = [
     "redirect",
     "shift_store",
     "shortest",
+    "start",
     "to_float",
     "unused_name",
     "values",

@@ -6,13 +6,16 @@ a clipped accumulator, the sum of an int8 convolution, or a stored tensor. What 
     1.  steps after steps are the steps one after the other, and operands of sums keep their places behind the others';
     2.  two affine steps are one, m2 (m1 y + t1) + t2 = (m2 m1) y + (m2 t1 + t2);
     3.  several readers that all write y somewhere, rounded to 8 or 16 bits, to float32 or as a sign, are as many stores
-        of one op: the sign is that of the exact y, taken before rounding.
+        of one op: the sign is that of the exact y, taken before rounding;
+    4.  where y cannot leave the type that it is stored in, storing it unshifted changes nothing: the relu of a clipped
+        accumulator is exact in 8 bits.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+from larq_clip.arithmetic import clip_limit
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Epilogue, FixedPoint, Graph, Op, Replacement, Store
 from larq_clip.converter.passes.base import apply_everywhere
@@ -26,8 +29,9 @@ def fuse_fixed_point(graph: Graph) -> Graph:
         X → T → Elementwise                             ⇒  X with its steps, then those of the Elementwise
         X → T → stores                                  ⇒  X with a store for each
 
-    where X is an op with fixed-point steps, T an exact tensor, its only output, and a store is an Elementwise without
-    steps or a Bitpack. The first two need a T that nothing else reads, and that the Elementwise starts from.
+    where X is an op with fixed-point steps, T its only output, an exact tensor or one that is stored without change,
+    and a store is an Elementwise without steps or a Bitpack. The first two need a T that nothing else reads, and that
+    the Elementwise starts from; the third needs an exact T.
 
     It does not fire on an AccumulatorClip that others read: that is stored, in 8 bits, and they start from it. It ends
     because each rewrite removes an op.
@@ -51,11 +55,14 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     if isinstance(op, ir.BinaryConv2D) and op.epilogue is Epilogue.ACCUMULATOR:
         return _into_accumulator(graph, op)
     own = steps_of(op)
-    if own is None or len(op.outputs) != 1 or graph.result(op).dtype is not DType.INT64:
+    if own is None or len(op.outputs) != 1:
         return None
+    exact = graph.result(op).dtype is DType.INT64
     reader = graph.only_consumer(op.output)
-    if isinstance(reader, ir.Elementwise) and reader.input == op.output:
+    if isinstance(reader, ir.Elementwise) and reader.input == op.output and (exact or _stores_unchanged(graph, op)):
         return Replacement((op, reader), (_joined(op, reader),))
+    if not exact:
+        return None
     readers = graph.consumers(op.output)
     if op.output in graph.outputs or not all(_is_store(reader, op.output) for reader in readers):
         return None
@@ -66,6 +73,19 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
         fixed_point=FixedPoint(own.steps, tuple(store for reader in readers for store in _stores(reader))),
     )
     return Replacement((op, *readers), (fused,))
+
+
+def _stores_unchanged(graph: Graph, op: Op) -> bool:
+    """Whether the only output of an op holds every y, so that storing it neither rounds nor saturates."""
+    own, result = steps_of(op), graph.result(op)
+    assert own is not None
+    if result.dtype not in ir.STORED or own.stores[0].shift is not None:
+        return False
+    found = {t.name: ir.Range.of_type(t) for t in graph.sources(op) if t.dtype in ir.STORED}
+    if isinstance(op, ir.Elementwise) and op.input not in found:
+        return False
+    reach = own.ranges(ir.start(graph, op, found), [found.get(name) for name in op.inputs])
+    return reach.largest <= clip_limit(8 * result.dtype.numpy.itemsize)
 
 
 def _into_accumulator(graph: Graph, conv: ir.BinaryConv2D) -> Replacement | None:

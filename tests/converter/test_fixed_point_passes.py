@@ -212,6 +212,18 @@ def test_fuse_fixed_point_keeps_a_clipped_accumulator_that_others_read():
     assert_same(graph, result)
 
 
+def test_fuse_fixed_point_goes_on_behind_a_store_that_changes_nothing():
+    """The relu of a clipped accumulator fits 8 bits; that of a norm does not."""
+    graph = binary_block().exact_relu("r").exact_norm("n").store("i").graph()
+    result = fuse_fixed_point(graph)
+    assert types(result) == ["Bitpack", "BinaryConv2D"] and kinds(result.ops[1]) == [StepKind.RELU, StepKind.AFFINE]
+    assert_same(graph, result)
+    graph = binary_block().exact_norm("m").store("k", fraction_bits=(9,)).exact_norm("n").store("i").graph()
+    result = fuse_fixed_point(graph)
+    assert result.producer("k") is not None and types(result)[-1] == "Elementwise"
+    assert_same(graph, result)
+
+
 def test_fuse_fixed_point_does_not_fire_on_stored_tensors():
     graph = Sketch((3, 3, 4)).quantize("i").exact_norm("n").store("o").exact_norm("m").store("p").graph()
     result = fuse_fixed_point(graph)
