@@ -146,6 +146,8 @@ def quantized(make: Callable[[], Any], seed: int = 0, step: Any = "auto", **argu
     rng = np.random.default_rng(seed)
     model, data = make(), images(24, seed + 1)
     for layer in model.layers:
+        if arguments.get("float_layers") == "float32" and not hasattr(layer, "input_quantizer"):
+            layer.set_weights([np.round(64 * weight) / 64 for weight in layer.get_weights()])  # exact sums
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
         elif getattr(layer, "use_bias", False) and not hasattr(layer, "input_quantizer"):

@@ -71,7 +71,7 @@ class Store:
     thresholds: NDArray[np.int64] | None = field(default=None, repr=False)
     invert: NDArray[np.uint8] | None = field(default=None, repr=False)
 
-    def write(self, y: Integers, result: Tensor) -> NDArray:
+    def write(self, y: NDArray[np.integer], result: Tensor) -> NDArray:
         """The array of an output, ``(batch, ...)`` in its shape and type."""
         if result.dtype is DType.INT64:
             stored: NDArray = y
@@ -213,10 +213,10 @@ def affine_step(multiplier: NDArray[np.integer], offset: NDArray[np.integer] | N
     """
     if np.any(multiplier > INT32.max) or np.any(multiplier < INT32.min):
         raise OverflowError(f"a multiplier of {np.abs(multiplier).max()} does not fit int32")
-    offset = None if offset is None or not np.any(offset) else np.asarray(offset, np.int64)
-    if offset is None and np.all(multiplier == 1):
+    exact = None if offset is None or not np.any(offset) else np.asarray(offset, np.int64)
+    if exact is None and np.all(multiplier == 1):
         return ()
-    return (Step(StepKind.AFFINE, multiplier.astype(np.int32), offset),)
+    return (Step(StepKind.AFFINE, multiplier.astype(np.int32), exact),)
 
 
 def add_step(operand: int, shift: NDArray[np.integer], operand_shift: NDArray[np.integer]) -> Step:

@@ -70,7 +70,7 @@ def _weighted(call: LayerImport, source: Tensor, window: Window, size: tuple[int
         steps = [("accumulator", _binary(call, kernel, window, shape, groups))]
         if clip is not None:
             steps.append(("clipped", _clip(call, *clip)))
-        if bias is not None and np.any(bias):
+        if bias is not None and not (call.builder.fixed_point and not np.any(bias)):  # integers stay integers
             steps.append(("linear", _add(call, bias)))
     else:
         if clip is not None:

@@ -113,7 +113,7 @@ def _joined(op: Op, reader: ir.Elementwise) -> Op:
         for step in reader.fixed_point.steps
     )
     return dataclasses.replace(
-        op,  # type: ignore[type-var]
+        op,
         name=ir.join_names(op, reader),
         inputs=(*op.inputs, *reader.inputs[1:]),
         outputs=reader.outputs,
