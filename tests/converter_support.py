@@ -92,7 +92,7 @@ class Sketch:
     def flatten(self, name: str, source=None) -> Sketch:
         read = self.tensors[source or self.last]
         shape = (int(np.prod(read.shape)),)
-        return self.add(ir.Reshape, name, read.dtype, shape, source, read.fraction_bits)
+        return self.add(ir.Reshape, name, read.dtype, shape, source, read.reshaped(name, shape).fraction_bits)
 
     # ---- Fixed point: `exact` ops write int64, and sums start from the last tensor ----
 
