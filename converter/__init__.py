@@ -13,6 +13,9 @@ def convert_keras_model(model: Any) -> bytes:
     float32 rounding in the outputs. A sign after float32 layers whose sums round (an input or weights that are not
     dyadic, a batch norm before an average pool) may differ where the sum is near zero.
 
+    Models of `larq_clip.models.quantize_model` with ``float_layers="int8"`` become files of integers between input and
+    outputs, and their outputs, which Keras may give in float64, equal those rounded once to float32.
+
     ``model.predict`` computes the same, with one exception: TensorFlow's graph optimizer merges a convolution that has
     neither bias nor clip with the batch norm that directly follows it, and the merged kernel rounds differently. A sign
     may then differ where the batch norm's output is 0 up to rounding. To rule it out:

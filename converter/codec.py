@@ -1,6 +1,7 @@
 """The fields of each op in the file: one table that the writer and the reader share.
 
-A field has the same name in the IR (`pad_value`) and, in capitals, in the code that flatc generates (`PadValue`).
+A field has the same name in the IR (`pad_value`) and, in capitals, in the code that flatc generates (`PadValue`). The
+tables inside an op, a fixed-point epilogue, its steps and its stores, are described in the same way.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ class Kind(enum.Enum):
     ENUM = enum.auto()
     BITS = enum.auto()  # index of a constant of bits
     NUMBERS = enum.auto()  # index of a constant of numbers
+    TABLE = enum.auto()  # another table
+    TABLES = enum.auto()  # a vector of tables
 
 
 class Field(NamedTuple):
-    """A field of an op; `type` is the class of an enum, `required` says that a constant must be there."""
+    """A field of an op; `type` is the class of an enum or a table, `required` says that a constant must be there."""
 
     name: str
     kind: Kind
@@ -46,11 +49,26 @@ _INVERT = Field("invert", Kind.BITS)
 _MULTIPLIER = Field("multiplier", Kind.NUMBERS)
 _OFFSET = Field("offset", Kind.NUMBERS)
 _ACTIVATION = Field("activation", Kind.ENUM, ir.Activation)
+_GROUPS = Field("groups", Kind.NUMBER)
+_FIXED_POINT = Field("fixed_point", Kind.TABLE, ir.FixedPoint)
+
+TABLE_FIELDS: dict[type, tuple[Field, ...]] = {
+    ir.FixedPoint: (Field("steps", Kind.TABLES, ir.Step), Field("stores", Kind.TABLES, ir.Store)),
+    ir.Step: (
+        Field("kind", Kind.ENUM, ir.StepKind),
+        _MULTIPLIER,
+        _OFFSET,
+        Field("operand", Kind.NUMBER),
+        Field("shift", Kind.NUMBERS),
+        Field("operand_shift", Kind.NUMBERS),
+    ),
+    ir.Store: (Field("shift", Kind.NUMBERS), Field("thresholds", Kind.NUMBERS), _INVERT),
+}
 
 OP_FIELDS: dict[type[ir.Op], tuple[Field, ...]] = {
     ir.BinaryConv2D: (
         _WINDOW,
-        Field("groups", Kind.NUMBER),
+        _GROUPS,
         Field("pad_value", Kind.NUMBER),
         Field("weights", Kind.BITS, required=True),
         Field("clip_limit", Kind.NUMBER),
@@ -60,6 +78,7 @@ OP_FIELDS: dict[type[ir.Op], tuple[Field, ...]] = {
         _INVERT,
         _MULTIPLIER,
         _OFFSET,
+        _FIXED_POINT,
     ),
     ir.BitMaxPool2D: (_WINDOW, _INVERT),
     ir.Bitpack: (Field("thresholds", Kind.NUMBERS), _INVERT),
@@ -75,6 +94,16 @@ OP_FIELDS: dict[type[ir.Op], tuple[Field, ...]] = {
     ir.Affine: (_MULTIPLIER, _OFFSET, _ACTIVATION),
     ir.Softmax: (),
     ir.Reshape: (),
+    ir.Int8Conv2D: (
+        _WINDOW,
+        _GROUPS,
+        Field("weights", Kind.NUMBERS, required=True),
+        Field("bias", Kind.NUMBERS),
+        _FIXED_POINT._replace(required=True),
+    ),
+    ir.Elementwise: (_FIXED_POINT._replace(required=True),),
+    ir.Quantize: (),
+    ir.Concatenate: (),
 }
 
 OP_BY_TAG: dict[int, type[ir.Op]] = {getattr(schema.OpParams, op.__name__): op for op in OP_FIELDS}
@@ -91,7 +120,22 @@ WINDOW_FIELDS = (
 )
 
 
-def constants_of(op: ir.Op) -> list[tuple[Field, Any]]:
-    """The constants that an op has, with their fields."""
-    fields = [f for f in OP_FIELDS[type(op)] if f.kind in (Kind.BITS, Kind.NUMBERS)]
-    return [(f, getattr(op, f.name)) for f in fields if getattr(op, f.name) is not None]
+def fields_of(thing: Any) -> tuple[Field, ...]:
+    """The fields of an op, or of a table inside one."""
+    return TABLE_FIELDS[type(thing)] if type(thing) in TABLE_FIELDS else OP_FIELDS[type(thing)]
+
+
+def constants_of(thing: Any) -> list[tuple[Field, Any]]:
+    """The constants that an op has, those of its tables included, with their fields."""
+    found: list[tuple[Field, Any]] = []
+    for field in fields_of(thing):
+        value = getattr(thing, field.name)
+        if value is None:
+            continue
+        if field.kind in (Kind.BITS, Kind.NUMBERS):
+            found.append((field, value))
+        elif field.kind is Kind.TABLE:
+            found += constants_of(value)
+        elif field.kind is Kind.TABLES:
+            found += [constant for table in value for constant in constants_of(table)]
+    return found

@@ -17,10 +17,10 @@ def constant_dtype(array: NDArray, *, bits: bool) -> DType:
     """
     if bits:
         return DType.BIT
-    for dtype in (DType.INT8, DType.INT16, DType.INT32, DType.FLOAT32):
+    for dtype in (DType.INT8, DType.INT16, DType.INT32, DType.INT64, DType.FLOAT32):
         if array.dtype == dtype.numpy:
             return dtype
-    raise ValueError(f"a constant is of type {array.dtype}; accepted are int8, int16, int32 and float32")
+    raise ValueError(f"a constant is of type {array.dtype}; accepted are int8 to int64 and float32")
 
 
 def pack_constant(array: NDArray, dtype: DType) -> bytes:

@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 from larq_clip.converter import ir, spec
 from larq_clip.converter.passes.base import Pass
+from larq_clip.converter.passes.check_ranges import check_ranges
 from larq_clip.converter.passes.float_outputs import float_outputs
 from larq_clip.converter.passes.fold_batch_norm import fold_batch_norm
+from larq_clip.converter.passes.fold_padding import fold_padding
 from larq_clip.converter.passes.fuse_activations import fuse_activations
+from larq_clip.converter.passes.fuse_fixed_point import fuse_fixed_point
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
 from larq_clip.converter.passes.lower_accumulators import lower_accumulators
 from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
@@ -25,8 +28,14 @@ class Stage(NamedTuple):
 
 
 PIPELINE: tuple[Stage, ...] = (
-    Stage(float_outputs, "first: afterwards an output is a reader like any other"),
+    Stage(check_ranges, "first: the passes evaluate chains of integers, which must not overflow"),
+    Stage(float_outputs, "before the fusions: afterwards an output is a reader like any other"),
     Stage(separate_outputs, "after float_outputs, so that it copies float32; before the fusions, which spare outputs"),
+    Stage(
+        fold_padding,
+        "before fuse_thresholds, behind which a sign that was taken of zeros has thresholds; before share_signs, which "
+        "makes the signs of an image with and without its zeros one",
+    ),
     Stage(
         sink_flatten,
         "before fuse_thresholds, which looks for the ops between a layer and a sign and stops at a Flatten",
@@ -38,6 +47,11 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         fuse_thresholds, "before the batch norms are folded or lowered: a sign must see what Keras computes, unrounded"
+    ),
+    Stage(
+        fuse_fixed_point,
+        "after fuse_thresholds: the batch norms in front of signs have become thresholds, so that what reads an exact "
+        "tensor stores it; before lower_accumulators, which makes numbers of what no epilogue started from",
     ),
     Stage(fold_batch_norm, "after fuse_thresholds, so that only batch norms without a sign are left"),
     Stage(lower_batch_norm, "after fold_batch_norm, for those that no weights could take"),

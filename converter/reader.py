@@ -168,11 +168,29 @@ def _op(table: Any, tensors: list[str], constants: list[Any]) -> ir.Op:
         tuple(_at(tensors, i, f"a tensor of op {name!r}") for i in _vector(table, field))
         for field in ("Inputs", "Outputs")
     )
-    fields = {
-        field.name: _FIELD_READERS[field.kind](field, getattr(params, field.schema_name)(), constants)
-        for field in codec.OP_FIELDS[op_type]
-    }
-    return op_type(name, inputs, outputs, **fields)
+    return op_type(name, inputs, outputs, **_fields(params, codec.OP_FIELDS[op_type], constants))
+
+
+def _fields(table: Any, fields: tuple[codec.Field, ...], constants: list[Any]) -> dict[str, Any]:
+    """The fields of a table, as the IR holds them."""
+    found: dict[str, Any] = {}
+    for field in fields:
+        if field.kind is Kind.TABLES:
+            number = _count(table, field.schema_name)
+            tables = [getattr(table, field.schema_name)(i) for i in range(number)]
+            found[field.name] = tuple(_inner_table(field, inner, constants) for inner in tables)
+        else:
+            value = getattr(table, field.schema_name)()
+            found[field.name] = _FIELD_READERS[field.kind](field, value, constants)
+    return found
+
+
+def _inner_table(field: codec.Field, table: Any, constants: list[Any]) -> Any:
+    if table is None:
+        if field.required:
+            raise ModelFileError(f"an op of the model file has no {field.name}")
+        return None
+    return field.type(**_fields(table, codec.TABLE_FIELDS[field.type], constants))
 
 
 def _window(field: codec.Field, table: Any, constants: list[Any]) -> ir.Window:
@@ -209,4 +227,5 @@ _FIELD_READERS: dict[Kind, Callable[[codec.Field, Any, list[Any]], Any]] = {
     Kind.ENUM: _enum,
     Kind.BITS: _constant,
     Kind.NUMBERS: _constant,
+    Kind.TABLE: _inner_table,
 }

@@ -1,8 +1,9 @@
 """What a well-formed graph is, as one table of rules; checked between passes, before writing and after reading.
 
-A rule names the ops it speaks about, says in words what must hold, and tests it on the op, its input tensor and its
-output tensor. `FILE_RULES` hold in addition for a lowered graph: then every op is one of the file and every tensor of
-a type that the runtime handles in that place.
+A rule names the ops it speaks about, says in words what must hold, and tests it on the op, its first input tensor and
+its first output tensor. `FILE_RULES` hold in addition for a lowered graph: then every op is one of the file and every
+tensor of a type that the runtime handles in that place. The rules of the ops of fixed-point models, which may have
+several inputs and outputs, are in `spec_integers`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from larq_clip.arithmetic import clip_limit
-from larq_clip.converter import ir
+from larq_clip.converter import ir, spec_integers
 from larq_clip.converter.ir import DType, Epilogue, Tensor, image_shape
 from larq_clip.converter.ir.ops import clip_bits
 from larq_clip.converter.ir.tensors import count
@@ -32,6 +33,7 @@ FILE_OPS = (
     ir.Affine,
     ir.Softmax,
     ir.Reshape,
+    *spec_integers.FILE_OPS,
 )
 
 
@@ -48,9 +50,9 @@ class Rule(NamedTuple):
 
 
 NUMBERS = (DType.FLOAT32, *ir.INTEGERS)
-WINDOWED = (ir.BinaryConv2D, ir.BitMaxPool2D, ir.Conv2D, ir.MaxPool2D, ir.AveragePool2D)
+WINDOWED = (ir.BinaryConv2D, ir.BitMaxPool2D, ir.Conv2D, ir.Int8Conv2D, ir.MaxPool2D, ir.AveragePool2D)
 POOLS = (ir.BitMaxPool2D, ir.MaxPool2D, ir.AveragePool2D)
-ELEMENTWISE = (ir.Bitpack, ir.Unpack, ir.Affine, ir.BatchNorm, ir.AccumulatorClip, ir.Softmax)
+ELEMENTWISE = (ir.Bitpack, ir.Unpack, ir.Affine, ir.BatchNorm, ir.AccumulatorClip, ir.Softmax, ir.Quantize)
 
 EPILOGUE_RESULT = {
     Epilogue.ACCUMULATOR: DType.INT32,
@@ -77,7 +79,7 @@ def _is_clip_limit(limit: int) -> bool:
     return 0 < limit < 1 << 24 and limit == clip_limit(clip_bits(limit))
 
 
-def _window_fits(op: Any, source: Tensor, result: Tensor) -> bool:
+def window_fits(op: Any, source: Tensor, result: Tensor) -> bool:
     """Every number is in range, padding is smaller than the window, and each window starts before the image ends."""
     w = op.window
     if min(w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w) < 1:
@@ -108,7 +110,7 @@ def _bit_reshape_keeps_words(op: Any, source: Tensor, result: Tensor) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(WINDOWED, "its window fits the input and output sizes", _window_fits),
+    Rule(WINDOWED, "its window fits the input and output sizes", window_fits),
     Rule(POOLS, "every window has a pixel inside the image", _window_meets_image),
     Rule(POOLS, "it keeps the number of channels", lambda op, s, r: s.channels == r.channels),
     Rule(ELEMENTWISE, "it keeps the shape", lambda op, s, r: s.shape == r.shape),
@@ -142,13 +144,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         (ir.BinaryConv2D,),
         "its output type suits its epilogue",
-        lambda op, s, r: r.dtype is EPILOGUE_RESULT[op.epilogue],
+        lambda op, s, r: op.epilogue is Epilogue.FIXED_POINT or r.dtype is EPILOGUE_RESULT[op.epilogue],
     ),
     Rule(
         (ir.BinaryConv2D,),
         "the epilogue Threshold has integer thresholds, one a channel, and no other has any",
         lambda op, s, r: (
-            _constant(op.thresholds, r.channels, *ir.INTEGERS)
+            _constant(op.thresholds, r.channels, DType.INT8, DType.INT16, DType.INT32)
             and (op.thresholds is not None) == (op.epilogue is Epilogue.THRESHOLD)
         ),
     ),
@@ -197,12 +199,17 @@ RULES: tuple[Rule, ...] = (
     ),
     # Numbers
     Rule(
-        (ir.Unpack, ir.Conv2D, ir.BatchNorm, ir.Affine, ir.AveragePool2D, ir.Softmax),
+        (ir.Unpack, ir.Conv2D, ir.BatchNorm, ir.Affine, ir.Softmax),
         "it writes float32",
         lambda op, s, r: r.dtype is DType.FLOAT32,
     ),
     Rule((ir.BatchNorm, ir.Affine, ir.MaxPool2D), "it reads numbers", lambda op, s, r: s.dtype in NUMBERS),
-    Rule((ir.Conv2D, ir.AveragePool2D, ir.Softmax), "it reads float32", lambda op, s, r: s.dtype is DType.FLOAT32),
+    Rule((ir.Conv2D, ir.Softmax), "it reads float32", lambda op, s, r: s.dtype is DType.FLOAT32),
+    Rule(
+        (ir.AveragePool2D,),
+        "it takes float32 to float32, or int8 or int16 to int8 or int16",
+        lambda op, s, r: s.dtype is r.dtype is DType.FLOAT32 or (s.dtype in ir.STORED and r.dtype in ir.STORED),
+    ),
     Rule(
         (ir.Conv2D,),
         "its weights are finite float32 [kernel_h, kernel_w, in_channels, out_channels]",
@@ -236,13 +243,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         (ir.AccumulatorClip,),
-        "it takes int32 to int8, or to float32 where its limit is larger than 127",
+        "it takes int32 to int8, or to int16 or float32 where its limit is larger than 127",
         lambda op, s, r: (
             s.dtype is DType.INT32
             and (
-                (r.dtype is DType.INT8 and r.fraction_bits == (-op.step_log2,))
-                if op.limit <= 127
-                else r.dtype is DType.FLOAT32
+                r.has_format(DType.INT8 if op.limit <= 127 else DType.INT16, np.array(-op.step_log2))
+                or (op.limit > 127 and r.dtype is DType.FLOAT32)
             )
         ),
     ),
@@ -250,9 +256,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         (ir.MaxPool2D, ir.Reshape),
         "it keeps the type and the fraction bits",
-        lambda op, s, r: s.dtype is r.dtype and s.fraction_bits == r.fraction_bits,
+        lambda op, s, r: (
+            (len(s.fraction_bits) <= 1 or r.channels % s.channels == 0)
+            and s.reshaped(r.name, r.shape).has_format(r.dtype, r.scale_bits)
+        ),
     ),
-    Rule((ir.MaxPool2D, ir.Reshape), "it has one scale for all channels", lambda op, s, r: len(s.fraction_bits) <= 1),
     Rule((ir.Reshape,), "it keeps the number of elements", lambda op, s, r: count(s.shape) == count(r.shape)),
 )
 
@@ -263,12 +271,13 @@ FILE_RULES: tuple[Rule, ...] = (
         lambda op, s, r: op.epilogue is not Epilogue.ACCUMULATOR,
     ),
     Rule(
-        (ir.Bitpack, ir.Affine, ir.MaxPool2D, ir.Reshape),
-        "it reads float32 or int8 (Reshape: bits too)",
+        (ir.Bitpack, ir.MaxPool2D, ir.Reshape),
+        "it reads float32, int8 or int16 (Reshape: bits too)",
         lambda op, s, r: (
-            s.dtype in (DType.FLOAT32, DType.INT8) or (isinstance(op, ir.Reshape) and s.dtype is DType.BIT)
+            s.dtype in (DType.FLOAT32, *ir.STORED) or (isinstance(op, ir.Reshape) and s.dtype is DType.BIT)
         ),
     ),
+    Rule((ir.Affine,), "it reads float32 or int8", lambda op, s, r: s.dtype in (DType.FLOAT32, DType.INT8)),
     Rule(
         (ir.Reshape,),
         "bits keep their words: the last axis stays, or both are multiples of 64",
@@ -285,6 +294,8 @@ def check(graph: ir.Graph, *, lowered: bool = False) -> None:
     """
     for tensor in graph.tensors.values():
         _check_tensor(tensor)
+        if lowered and tensor.dtype is DType.INT64:
+            raise SpecError(f"tensor {tensor.name!r} is int64, exact; a file holds such integers as constants only")
     for name in (*graph.inputs, *(graph.outputs if lowered else ())):
         tensor = graph.tensors[name]
         if tensor.dtype is not DType.FLOAT32:
@@ -297,6 +308,11 @@ def check(graph: ir.Graph, *, lowered: bool = False) -> None:
     for op in graph.ops:
         _check_op(graph, op, written, lowered)
         written.update(op.outputs)
+    if lowered:
+        try:
+            ir.ranges(graph)
+        except ir.RangeError as error:
+            raise SpecError(str(error)) from None
     unwritten = [t for t in graph.tensors if t not in written]
     if unwritten:
         raise SpecError(f"tensors {unwritten} are written by no op")
@@ -322,18 +338,24 @@ def _check_tensor(tensor: Tensor) -> None:
 
 def _check_op(graph: ir.Graph, op: ir.Op, written: set[str], lowered: bool) -> None:
     where = f"op {op.name!r} ({op.type})"
-    if len(op.inputs) != 1 or len(op.outputs) != 1:
-        raise SpecError(f"{where} has {len(op.inputs)} inputs and {len(op.outputs)} outputs; accepted is 1 of each")
-    if op.input not in written:
-        raise SpecError(f"{where} reads tensor {op.input!r} before it is written")
-    if op.output in written:
-        raise SpecError(f"{where} writes tensor {op.output!r}, which is an input or has a producer already")
+    if spec_integers.wrong_arity(op):
+        raise SpecError(f"{where} has {len(op.inputs)} inputs and {len(op.outputs)} outputs, which it cannot have")
+    for name in op.inputs:
+        if name not in written:
+            raise SpecError(f"{where} reads tensor {name!r} before it is written")
+    for place, name in enumerate(op.outputs):
+        if name in written or name in op.outputs[:place]:
+            raise SpecError(f"{where} writes tensor {name!r}, which is an input or has a producer already")
     if lowered and not isinstance(op, FILE_OPS):
         raise SpecError(f"{where} is not an op of the file")
     source, result = graph.source(op), graph.result(op)
     for rule in (*RULES, *(FILE_RULES if lowered else ())):
         if isinstance(op, rule.types) and not rule.holds(op, source, result):
             raise SpecError(f"{where} breaks the rule '{rule.text}'; input {_words(source)}, output {_words(result)}")
+    broken = spec_integers.broken_rule(graph, op, lowered=lowered)
+    if broken:
+        words = ", ".join(_words(tensor) for tensor in (*graph.sources(op), *graph.results(op)))
+        raise SpecError(f"{where} breaks the rule '{broken}'; inputs and outputs {words}")
 
 
 def _words(tensor: Tensor) -> str:

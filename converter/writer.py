@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flatbuffers
 import numpy as np
 
@@ -131,20 +133,28 @@ class _Writer:
         schema.OpAddParams(b, params)
         return schema.OpEnd(b)
 
-    def _params(self, op: ir.Op) -> int:
-        b = self._builder
-        constants = {
-            field.name: self._constant(array, constant_dtype(array, bits=field.kind is Kind.BITS))
-            for field, array in codec.constants_of(op)
-        }
-        getattr(schema, f"{op.type}Start")(b)
-        for field in codec.OP_FIELDS[type(op)]:
-            add = getattr(schema, f"{op.type}Add{field.schema_name}")
-            value = getattr(op, field.name)
+    def _params(self, table: Any) -> int:
+        """A table of the file with its fields: the parameters of an op, or a table inside them."""
+        b, name = self._builder, type(table).__name__
+        inner = {field.name: self._inner(field, getattr(table, field.name)) for field in codec.fields_of(table)}
+        getattr(schema, f"{name}Start")(b)
+        for field in codec.fields_of(table):
+            add = getattr(schema, f"{name}Add{field.schema_name}")
+            value = getattr(table, field.name)
             if field.kind is Kind.WINDOW:
                 add(b, schema.CreateWindow(b, *(getattr(value, f) for f in codec.WINDOW_FIELDS)))
             elif field.kind in (Kind.NUMBER, Kind.ENUM):
                 add(b, int(value))
-            elif field.name in constants:
-                add(b, constants[field.name])
-        return getattr(schema, f"{op.type}End")(b)
+            elif inner[field.name] is not None:
+                add(b, inner[field.name])
+        return getattr(schema, f"{name}End")(b)
+
+    def _inner(self, field: codec.Field, value: Any) -> int | None:
+        """What a field refers to, written before its table: a constant's index or a table's offset, if any."""
+        if value is None or field.kind in (Kind.WINDOW, Kind.NUMBER, Kind.ENUM):
+            return None
+        if field.kind is Kind.TABLE:
+            return self._params(value)
+        if field.kind is Kind.TABLES:
+            return self._offsets([self._params(table) for table in value])
+        return self._constant(value, constant_dtype(value, bits=field.kind is Kind.BITS))

@@ -245,7 +245,7 @@ class Thresholds(NamedTuple):
     A threshold below the domain is 'always', the domain's largest value is 'never'.
     """
 
-    threshold: NDArray[np.int32]
+    threshold: IntArray
     invert: BitArray
 
 
@@ -258,7 +258,8 @@ def find_thresholds(lowest: int, highest: int, channels: int, sign_of: Callable[
     """Where the sign of a monotone function of an integer in [lowest, highest] flips, per channel.
 
     `sign_of` takes ``(n, channels)`` integers and returns the packed-bit values of the function's signs. The function
-    may rise or fall, per channel; -1 on ties is up to it. Bisection: about log2(highest - lowest) calls.
+    may rise or fall, per channel; -1 on ties is up to it. Bisection: about log2(highest - lowest) calls. The thresholds
+    are int32, or int64 where the domain, within +-2^62, is wider.
 
     Equation 2 of the paper has the sign of its second line the wrong way round: for gamma < 0, +1 <=> a <= tau.
     """
@@ -266,7 +267,7 @@ def find_thresholds(lowest: int, highest: int, channels: int, sign_of: Callable[
     bit_low, bit_high = ends[0].astype(bool), ends[1].astype(bool)
     low = np.full(channels, lowest, np.int64)  # the sign here is bit_low
     high = np.full(channels, highest, np.int64)  # and here bit_high, where the two differ
-    while np.any(high - low > 1):
+    while np.any(low + 1 < high):
         middle = (low + high) // 2
         same = sign_of(middle[None])[0].astype(bool) == bit_low
         low, high = np.where(same, middle, low), np.where(same, high, middle)
@@ -274,7 +275,8 @@ def find_thresholds(lowest: int, highest: int, channels: int, sign_of: Callable[
     # +1 <=> v > threshold where bits fall from 1 to 0 as v rises; the other direction is inverted.
     invert = ~bit_low & bit_high
     threshold = np.where(constant, np.where(bit_low, highest, lowest - 1), low)
-    return Thresholds(threshold.astype(np.int32), invert.astype(np.uint8))
+    narrow = lowest > np.iinfo(np.int32).min and highest <= np.iinfo(np.int32).max
+    return Thresholds(threshold.astype(np.int32 if narrow else np.int64), invert.astype(np.uint8))
 
 
 def float_order(x: NDArray[np.float32]) -> NDArray[np.int64]:

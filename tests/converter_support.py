@@ -37,6 +37,7 @@ class Sketch:
         placed = {k: arguments.pop(k) for k in ("strides", "dilation") if k in arguments}
         window, size = Window.place(read.shape, (kernel, kernel), padding=arguments.pop("padding", "same"), **placed)
         weights = self.rng.integers(0, 2, (channels, kernel, kernel, read.channels // groups)).astype(np.uint8)
+        weights = arguments.pop("weights", weights)
         shape = (channels,) if len(read.shape) == 1 else (*size, channels)
         return self.add(
             ir.BinaryConv2D,
@@ -91,7 +92,78 @@ class Sketch:
     def flatten(self, name: str, source=None) -> Sketch:
         read = self.tensors[source or self.last]
         shape = (int(np.prod(read.shape)),)
-        return self.add(ir.Reshape, name, read.dtype, shape, source, read.fraction_bits)
+        return self.add(ir.Reshape, name, read.dtype, shape, source, read.reshaped(name, shape).fraction_bits)
+
+    # ---- Fixed point: `exact` ops write int64, and sums start from the last tensor ----
+
+    def elementwise(self, name: str, dtype=DType.INT64, source=None, others=(), fraction_bits=(), **steps) -> Sketch:
+        read = self.tensors[source or self.last]
+        self.tensors[name] = Tensor(name, dtype, read.shape, fraction_bits)
+        self.ops.append(ir.Elementwise(name, (read.name, *others), (name,), ir.FixedPoint(**steps)))
+        self.last = name
+        return self
+
+    def quantize(self, name: str, dtype=DType.INT8, fraction_bits=(), source=None) -> Sketch:
+        return self.add(ir.Quantize, name, dtype, source=source, fraction_bits=fraction_bits)
+
+    def exact_norm(self, name: str, source=None, multiplier=None, offset=None) -> Sketch:
+        """y = multiplier y + offset; random, of both signs and sometimes 0, where not given."""
+        read = self.tensors[source or self.last]
+        n, rng = read.channels, self.rng
+        if multiplier is None:
+            multiplier = rng.integers(-900, 900, n)
+            multiplier[:: max(3, n // 3)] = 0
+        offset = rng.integers(-9000, 9000, n) if offset is None else offset
+        bits = tuple(f + 8 for f in read.fraction_bits) or (8,)
+        return self.elementwise(
+            name, source=source, fraction_bits=bits, steps=ir.affine_step(np.asarray(multiplier), np.asarray(offset))
+        )
+
+    def exact_relu(self, name: str, source=None) -> Sketch:
+        read = self.tensors[source or self.last]
+        return self.elementwise(
+            name, read.dtype, source, fraction_bits=read.fraction_bits, steps=(ir.Step(ir.StepKind.RELU),)
+        )
+
+    def sum(self, name: str, other: str, source=None) -> Sketch:
+        """The exact sum with another tensor."""
+        a, b = self.tensors[source or self.last], self.tensors[other]
+        common = np.maximum(a.scale_bits, b.scale_bits)
+        step = ir.add_step(1, common - a.scale_bits, common - b.scale_bits)
+        return self.elementwise(name, source=source, others=(other,), fraction_bits=ir.shortest(common), steps=(step,))
+
+    def store(self, name: str, dtype=DType.INT8, fraction_bits=(0,), source=None) -> Sketch:
+        read = self.tensors[source or self.last]
+        wanted = np.broadcast_to(np.asarray(fraction_bits), (read.channels,))
+        stores = (ir.shift_store(read.scale_bits - wanted),)
+        return self.elementwise(name, dtype, source, fraction_bits=tuple(fraction_bits), stores=stores)
+
+    def int8_conv(self, name: str, channels: int, kernel: int = 3, bias: bool = False, source=None) -> Sketch:
+        read, rng = self.tensors[source or self.last], self.rng
+        window, size = Window.place(read.shape, (kernel, kernel), padding="same")
+        weights = rng.integers(-127, 128, (channels, kernel, kernel, read.channels)).astype(np.int8)
+        shape = (channels,) if len(read.shape) == 1 else (*size, channels)
+        return self.add(
+            ir.Int8Conv2D,
+            name,
+            DType.INT64,
+            shape,
+            source,
+            (12,),
+            window=window,
+            weights=weights,
+            bias=rng.integers(-999, 999, channels).astype(np.int32) if bias else None,
+            fixed_point=ir.FixedPoint(ir.affine_step(rng.integers(1, 256, channels))),
+        )
+
+    def join(self, name: str, *sources: str) -> Sketch:
+        read = [self.tensors[source] for source in sources]
+        shape = (*read[0].shape[:-1], sum(t.channels for t in read))
+        bits = ir.shortest(np.concatenate([t.scale_bits for t in read]))
+        self.tensors[name] = Tensor(name, max(t.dtype for t in read), shape, bits)
+        self.ops.append(ir.Concatenate(name, sources, (name,)))
+        self.last = name
+        return self
 
     def graph(self, *outputs: str) -> ir.Graph:
         graph = ir.Graph.build("sketch", self.tensors.values(), self.ops, ("x",), outputs or (self.last,))

@@ -1,12 +1,25 @@
 """The intermediate representation: immutable graphs of small ops, each with a NumPy evaluator.
 
 One set of ops serves all stages. Most of them are exactly those of the file (`larq_clip.fbs`); an imported graph also
-holds `BatchNorm`, `AccumulatorClip` and binary convolutions that leave their raw accumulator, which the passes remove.
+holds `BatchNorm`, `AccumulatorClip`, `Pad2D`, binary convolutions that leave their raw accumulator, and exact tensors,
+int64, of which fixed-point models consist between the tensors that they store; the passes remove them.
 """
 
 from __future__ import annotations
 
+from larq_clip.converter.ir.fixed_point import (
+    FixedPoint,
+    Range,
+    Step,
+    StepKind,
+    Store,
+    add_step,
+    affine_step,
+    merged,
+    shift_store,
+)
 from larq_clip.converter.ir.graph import Graph, GraphError, Replacement, evaluate, redirect, unused_name
+from larq_clip.converter.ir.integer_ops import Concatenate, Elementwise, Int8Conv2D, Pad2D, Quantize, to_float
 from larq_clip.converter.ir.ops import (
     AccumulatorClip,
     Activation,
@@ -22,13 +35,25 @@ from larq_clip.converter.ir.ops import (
     Op,
     Reshape,
     Softmax,
+    UnaryOp,
     Unpack,
     join_names,
 )
-from larq_clip.converter.ir.tensors import INTEGERS, DType, Tensor, Window, image_shape, values
+from larq_clip.converter.ir.ranges import RangeError, ranges, start
+from larq_clip.converter.ir.tensors import (
+    INTEGERS,
+    STORED,
+    DType,
+    Tensor,
+    Window,
+    image_shape,
+    shortest,
+    values,
+)
 
 __all__ = [
     "INTEGERS",
+    "STORED",
     "AccumulatorClip",
     "Activation",
     "Affine",
@@ -37,23 +62,43 @@ __all__ = [
     "BinaryConv2D",
     "BitMaxPool2D",
     "Bitpack",
+    "Concatenate",
     "Conv2D",
     "DType",
+    "Elementwise",
     "Epilogue",
+    "FixedPoint",
     "Graph",
     "GraphError",
+    "Int8Conv2D",
     "MaxPool2D",
     "Op",
+    "Pad2D",
+    "Quantize",
+    "Range",
+    "RangeError",
     "Replacement",
     "Reshape",
     "Softmax",
+    "Step",
+    "StepKind",
+    "Store",
     "Tensor",
+    "UnaryOp",
     "Unpack",
     "Window",
+    "add_step",
+    "affine_step",
     "evaluate",
     "image_shape",
     "join_names",
+    "merged",
+    "ranges",
     "redirect",
+    "shift_store",
+    "shortest",
+    "start",
+    "to_float",
     "unused_name",
     "values",
 ]

@@ -27,12 +27,10 @@ def conv2d(x: Floats, weights: Floats, axes: Axes, bias: Floats | None) -> Float
     return total if bias is None else total + bias
 
 
-def average_pool2d(x: Floats, axes: Axes) -> Floats:
-    """Sum over the window's pixels inside the image, in row-major order, divided by their number."""
-    rows, columns = axes
+def average_pool2d(x: Floats, axes: Axes, pixels: NDArray[np.integer]) -> Floats:
+    """Sum over the window's pixels inside the image, in row-major order, divided by their number ``(out_h, out_w)``."""
     total = window_reduce(x, axes, np.add, np.zeros((), np.float32))
-    inside = [[len(rows.taps(p)) * len(columns.taps(q)) for q in range(columns.out)] for p in range(rows.out)]
-    return total / np.asarray(inside, np.float32)[None, :, :, None]
+    return total / pixels.astype(np.float32)[None, :, :, None]
 
 
 def affine(x: Floats, multiplier: Floats | None, offset: Floats | None) -> Floats:

@@ -71,7 +71,7 @@ class Graph:
     def _consumers(self) -> dict[str, list[Op]]:
         table: dict[str, list[Op]] = {t: [] for t in self.tensors}
         for op in self.ops:
-            for t in op.inputs:
+            for t in dict.fromkeys(op.inputs):
                 table[t].append(op)
         return table
 
@@ -84,16 +84,24 @@ class Graph:
         return self._consumers[tensor]
 
     def only_consumer(self, tensor: str) -> Op | None:
-        """The op that reads a tensor, if there is exactly one and the tensor is not a graph output."""
-        consumers = self._consumers[tensor]
-        return consumers[0] if len(consumers) == 1 and tensor not in self.outputs else None
+        """The op that reads a tensor, if there is exactly one, which reads it once, and it is not a graph output."""
+        readers = [op for op in self._consumers[tensor] for name in op.inputs if name == tensor]
+        return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
+
+    def sources(self, op: Op) -> list[Tensor]:
+        """Input tensors of an op."""
+        return [self.tensors[name] for name in op.inputs]
+
+    def results(self, op: Op) -> list[Tensor]:
+        """Output tensors of an op."""
+        return [self.tensors[name] for name in op.outputs]
 
     def source(self, op: Op) -> Tensor:
-        """Input tensor of an op."""
+        """First input tensor of an op."""
         return self.tensors[op.input]
 
     def result(self, op: Op) -> Tensor:
-        """Output tensor of an op."""
+        """First output tensor of an op."""
         return self.tensors[op.output]
 
     def unused_name(self, wanted: str) -> str:
@@ -177,5 +185,6 @@ def evaluate(graph: Graph, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
             raise ValueError(f"input {name!r} has shape {np.shape(array)}; accepted is (batch, *{tensor.shape})")
         arrays[name] = np.asarray(array, tensor.dtype.numpy)
     for op in graph.ops:
-        arrays[op.output] = op.evaluate(arrays[op.input], graph.source(op), graph.result(op))
+        written = op.evaluate([arrays[name] for name in op.inputs], graph.sources(op), graph.results(op))
+        arrays.update(zip(op.outputs, written, strict=True))
     return arrays

@@ -1,13 +1,14 @@
 """The ops of the IR. Each is a frozen node that names its input and output tensors and can evaluate itself.
 
-An evaluator takes the input array with a leading batch axis, and the tensors that describe input and output; bits are
-unpacked, 1 for -1. Integer arithmetic is that of `larq_clip.arithmetic`, float arithmetic that of `ir.floats`.
+An evaluator takes the input arrays with a leading batch axis, and the tensors that describe inputs and outputs; bits
+are unpacked, 1 for -1. Integer arithmetic is that of `larq_clip.arithmetic` and `larq_clip.fixed_point`, float
+arithmetic that of `ir.floats`. The ops of fixed-point models are in `ir.integer_ops`.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,19 +16,26 @@ from numpy.typing import NDArray
 
 from larq_clip import arithmetic
 from larq_clip.converter.ir import floats
+from larq_clip.converter.ir.fixed_point import FixedPoint, store_mean
 from larq_clip.converter.ir.tensors import DType, Tensor, Window, image_shape, values
 
 Floats = NDArray[np.float32]
 
 
-def _as_images(x: NDArray, tensor: Tensor) -> NDArray:
+def as_images(x: NDArray, tensor: Tensor) -> NDArray:
     """``(batch, height, width, channels)``."""
     return x.reshape(x.shape[0], *image_shape(tensor.shape))
 
 
-def _like(x: NDArray, tensor: Tensor) -> NDArray:
+def like(x: NDArray, tensor: Tensor) -> NDArray:
     """``(batch, ...)`` in the shape and type of a tensor."""
     return x.reshape(x.shape[0], *tensor.shape).astype(tensor.dtype.numpy, copy=False)
+
+
+def window_pixels(axes: tuple[arithmetic.WindowAxis, arithmetic.WindowAxis]) -> NDArray[np.int64]:
+    """How many pixels of each window lie inside the image, ``(out_h, out_w)``."""
+    rows, columns = ([len(axis.taps(place)) for place in range(axis.out)] for axis in axes)
+    return np.outer(rows, columns).astype(np.int64)
 
 
 class Activation(enum.IntEnum):
@@ -47,6 +55,7 @@ class Epilogue(enum.IntEnum):
     THRESHOLD = 0
     CLIP = 1
     AFFINE = 2
+    FIXED_POINT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +78,24 @@ class Op:
     def type(self) -> str:
         return type(self).__name__
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def evaluate(
+        self, arrays: Sequence[NDArray], sources: Sequence[Tensor], results: Sequence[Tensor]
+    ) -> list[NDArray]:
+        """Output arrays of input arrays, all with a leading batch axis."""
+        raise NotImplementedError(f"{self.type} has no evaluator")
+
+
+@dataclass(frozen=True, eq=False)
+class UnaryOp(Op):
+    """A node with one input and one output."""
+
+    def evaluate(
+        self, arrays: Sequence[NDArray], sources: Sequence[Tensor], results: Sequence[Tensor]
+    ) -> list[NDArray]:
+        (x,), (source,), (result,) = arrays, sources, results
+        return [self.compute(x, source, result)]
+
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         """Output array of an input array, both with a leading batch axis."""
         raise NotImplementedError(f"{self.type} has no evaluator")
 
@@ -90,7 +116,8 @@ class BinaryConv2D(Op):
 
     v = a where `clip_limit` is 0, else clip(floor(a / 2^step_log2 + 1/2), +-clip_limit), which stands for
     v * 2^step_log2. Epilogues: ACCUMULATOR int32 a; THRESHOLD bit, +1 <=> (v > thresholds) xor invert; CLIP int8 v;
-    AFFINE float32 round(round(multiplier * v * 2^step_log2) + offset). Paper: section 3.3, Algorithm 1, equation 2.
+    AFFINE float32 round(round(multiplier * v * 2^step_log2) + offset); FIXED_POINT: `fixed_point` from y = v, which may
+    read further inputs and has one output a store. Paper: section 3.3, Algorithm 1, equation 2.
 
     Attributes:
         weights: bits ``(out_channels, kernel_h, kernel_w, in_channels / groups)``.
@@ -109,6 +136,7 @@ class BinaryConv2D(Op):
     invert: NDArray[np.uint8] | None = field(default=None, repr=False)
     multiplier: Floats | None = field(default=None, repr=False)
     offset: Floats | None = field(default=None, repr=False)
+    fixed_point: FixedPoint | None = field(default=None, repr=False)
 
     @property
     def out_channels(self) -> int:
@@ -119,21 +147,29 @@ class BinaryConv2D(Op):
         """K: products that meet in an accumulator whose taps are all inside the image; |a| <= K."""
         return int(np.prod(self.weights.shape[1:]))
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def evaluate(
+        self, arrays: Sequence[NDArray], sources: Sequence[Tensor], results: Sequence[Tensor]
+    ) -> list[NDArray]:
+        x, source, result = arrays[0], sources[0], results[0]
         axes = self.window.axes(source.shape, result.shape)
-        v = arithmetic.binary_conv2d(_as_images(x, source), self.weights, axes, self.pad_value, self.groups)
+        v = arithmetic.binary_conv2d(as_images(x, source), self.weights, axes, self.pad_value, self.groups)
         step = 1.0
         if self.clip_limit:
             step = 2.0**self.step_log2
             v = arithmetic.clip_accumulator(v, clip_bits(self.clip_limit), step)
+        if self.fixed_point is not None:
+            return self.fixed_point.evaluate(v, arrays, results)
+        return [self._written(v, step, result)]
+
+    def _written(self, v: NDArray, step: float, result: Tensor) -> NDArray:
         if self.epilogue is Epilogue.THRESHOLD:
             assert self.thresholds is not None
             rule = arithmetic.Thresholds(self.thresholds.astype(np.int32), _mask(self.invert, result))
-            return _like(arithmetic.threshold_bits(v, rule), result)
+            return like(arithmetic.threshold_bits(v, rule), result)
         if self.epilogue is Epilogue.AFFINE:
             numbers = v.astype(np.float32) * np.float32(step)
-            return _like(floats.affine(numbers, self.multiplier, self.offset), result)
-        return _like(v, result)
+            return like(floats.affine(numbers, self.multiplier, self.offset), result)
+        return like(v, result)
 
 
 def clip_bits(limit: int) -> int:
@@ -146,25 +182,25 @@ def _mask(invert: NDArray[np.uint8] | None, tensor: Tensor) -> NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class AccumulatorClip(Op):
+class AccumulatorClip(UnaryOp):
     """q = clip(floor(a / 2^step_log2 + 1/2), +-limit) of an int32 accumulator (Algorithm 1, line 7).
 
-    The output counts as q * 2^step_log2: it is int8 with that many negative fraction bits where limit <= 127, and
-    otherwise float32 holding the product.
+    The output counts as q * 2^step_log2: it is int8 or int16 with that many negative fraction bits, or, where limit is
+    above 127, float32 holding the product.
     """
 
     limit: int
     step_log2: int = 0
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         q = arithmetic.clip_accumulator(x, clip_bits(self.limit), 2.0**self.step_log2)
         if result.dtype is DType.FLOAT32:
             return q.astype(np.float32) * np.float32(2.0**self.step_log2)
-        return _like(q, result)
+        return like(q, result)
 
 
 @dataclass(frozen=True, eq=False)
-class Bitpack(Op):
+class Bitpack(UnaryOp):
     """Sign of a tensor, as bits.
 
     float32: +1 <=> (x >= thresholds[c]) xor invert[c], thresholds 0 where none. Integers: +1 <=> (q > thresholds[c])
@@ -175,32 +211,32 @@ class Bitpack(Op):
     thresholds: NDArray | None = field(default=None, repr=False)
     invert: NDArray[np.uint8] | None = field(default=None, repr=False)
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         invert = _mask(self.invert, result)
         if source.dtype in (DType.FLOAT32, DType.INT32):
             tau = np.zeros(result.channels, np.float32) if self.thresholds is None else self.thresholds
             return arithmetic.float_threshold_bits(x, arithmetic.FloatThresholds(tau, invert))
-        limits = np.full(result.channels, -1, np.int32) if self.thresholds is None else self.thresholds
+        limits = np.full(result.channels, -1) if self.thresholds is None else self.thresholds
         return arithmetic.threshold_bits(x, arithmetic.Thresholds(limits, invert))
 
 
 @dataclass(frozen=True, eq=False)
-class BitMaxPool2D(Op):
+class BitMaxPool2D(UnaryOp):
     """Largest sign in a window: AND of the bits (1 for -1) inside the image, then xor invert[c]."""
 
     window: Window
     invert: NDArray[np.uint8] | None = field(default=None, repr=False)
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         axes = self.window.axes(source.shape, result.shape)
-        return _like(arithmetic.bit_max_pool2d(_as_images(x, source), axes, self.invert), result)
+        return like(arithmetic.bit_max_pool2d(as_images(x, source), axes, self.invert), result)
 
 
 @dataclass(frozen=True, eq=False)
-class Unpack(Op):
+class Unpack(UnaryOp):
     """+1.0 or -1.0 of a bit."""
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         return values(x, source)
 
 
@@ -208,7 +244,7 @@ class Unpack(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2D(Op):
+class Conv2D(UnaryOp):
     """float32 convolution with zero padding, then the activation; a dense layer is 1x1 over one pixel.
 
     Attributes:
@@ -221,13 +257,13 @@ class Conv2D(Op):
     bias: Floats | None = field(default=None, repr=False)
     activation: Activation = Activation.NONE
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         axes = self.window.axes(source.shape, result.shape)
-        return _like(self.activation(floats.conv2d(_as_images(x, source), self.weights, axes, self.bias)), result)
+        return like(self.activation(floats.conv2d(as_images(x, source), self.weights, axes, self.bias)), result)
 
 
 @dataclass(frozen=True, eq=False)
-class BatchNorm(Op):
+class BatchNorm(UnaryOp):
     """Batch normalization with its moving statistics, to float32: gamma / sqrt(variance + epsilon) per channel.
 
     `fused` says which of TensorFlow's two formulas rounds: (x - mean) * scale + beta for images, and
@@ -243,7 +279,7 @@ class BatchNorm(Op):
     fused: bool = True
     keras: Callable[[Floats], Floats] | None = field(default=None, repr=False)
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         numbers = values(x, source)
         if self.keras is not None:
             return self.keras(numbers)
@@ -254,52 +290,61 @@ class BatchNorm(Op):
 
 
 @dataclass(frozen=True, eq=False)
-class Affine(Op):
+class Affine(UnaryOp):
     """round(round(multiplier[c] * x) + offset[c]) in float32, then the activation; an integer counts as q * 2^-f."""
 
     multiplier: Floats | None = field(default=None, repr=False)
     offset: Floats | None = field(default=None, repr=False)
     activation: Activation = Activation.NONE
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         return self.activation(floats.affine(values(x, source), self.multiplier, self.offset))
 
 
 @dataclass(frozen=True, eq=False)
-class MaxPool2D(Op):
+class MaxPool2D(UnaryOp):
     """Largest number over the window's pixels inside the image."""
 
     window: Window
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         axes = self.window.axes(source.shape, result.shape)
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        pooled = arithmetic.window_reduce(_as_images(x, source), axes, np.maximum, np.asarray(lowest, x.dtype))
-        return _like(pooled, result)
+        pooled = arithmetic.window_reduce(as_images(x, source), axes, np.maximum, np.asarray(lowest, x.dtype))
+        return like(pooled, result)
 
 
 @dataclass(frozen=True, eq=False)
-class AveragePool2D(Op):
-    """Mean over the window's pixels inside the image."""
+class AveragePool2D(UnaryOp):
+    """Mean over the window's pixels inside the image.
+
+    float32, or integers to int8 or int16, exactly: with n pixels and fraction bits f of the input and g of the output
+    clip(floor(2^(g - f) sum / n + 1/2), +-127 or +-32767).
+    """
 
     window: Window
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         axes = self.window.axes(source.shape, result.shape)
-        return _like(floats.average_pool2d(_as_images(values(x, source), source), axes), result)
+        if result.dtype is not DType.FLOAT32:
+            total = arithmetic.window_reduce(as_images(x, source), axes, np.add, np.zeros((), np.int64))
+            limit = arithmetic.clip_limit(8 * result.dtype.numpy.itemsize)
+            shift = result.scale_bits - source.scale_bits
+            return like(store_mean(total, window_pixels(axes), shift, limit), result)
+        return like(floats.average_pool2d(as_images(values(x, source), source), axes, window_pixels(axes)), result)
 
 
 @dataclass(frozen=True, eq=False)
-class Softmax(Op):
+class Softmax(UnaryOp):
     """Softmax over the last axis."""
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         return floats.softmax(values(x, source))
 
 
 @dataclass(frozen=True, eq=False)
-class Reshape(Op):
+class Reshape(UnaryOp):
     """The same elements in the same order under the output's shape."""
 
-    def evaluate(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
-        return _like(x, result)
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        return like(x, result)

@@ -21,11 +21,12 @@ class DType(enum.IntEnum):
     INT16 = 2
     INT32 = 3
     FLOAT32 = 4
+    INT64 = 5  # exact integers of imported graphs, and constants
 
     @property
     def numpy(self) -> np.dtype:
         """Type of the NumPy array that holds such a tensor while evaluating; bits are unpacked, one a byte."""
-        return np.dtype(("u1", "<i1", "<i2", "<i4", "<f4")[self])
+        return np.dtype(("u1", "<i1", "<i2", "<i4", "<f4", "<i8")[self])
 
     def stored_bytes(self, shape: Shape) -> int:
         """Bytes of a tensor of this type in the arena or the file; the last axis of bits is packed into words."""
@@ -34,7 +35,8 @@ class DType(enum.IntEnum):
         return count(shape) * self.numpy.itemsize
 
 
-INTEGERS = (DType.INT8, DType.INT16, DType.INT32)
+INTEGERS = (DType.INT8, DType.INT16, DType.INT32, DType.INT64)
+STORED = (DType.INT8, DType.INT16)  # integers that live in memory between two ops of a file
 
 
 def count(shape: Shape) -> int:
@@ -80,19 +82,38 @@ class Tensor:
         return self.shape[-1]
 
     @property
+    def scale_bits(self) -> NDArray[np.int64]:
+        """Fraction bits of every channel."""
+        return np.broadcast_to(np.asarray(self.fraction_bits or 0, np.int64), (self.channels,))
+
+    def has_format(self, dtype: DType, scale_bits: NDArray[np.integer]) -> bool:
+        """Whether it has a type and, channel by channel, these fraction bits."""
+        return self.dtype is dtype and bool(np.all(self.scale_bits == scale_bits))
+
+    def reshaped(self, name: str, shape: Shape) -> Tensor:
+        """The same elements in another shape, whose channels repeat those of this tensor."""
+        bits = self.fraction_bits
+        return Tensor(name, self.dtype, shape, bits * (shape[-1] // len(bits)) if len(bits) > 1 else bits)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of one image in the arena."""
         return self.dtype.stored_bytes(self.shape)
 
 
+def shortest(scale_bits: NDArray[np.integer]) -> tuple[int, ...]:
+    """Fraction bits by channel as a tensor keeps them: one integer where all are equal."""
+    bits = tuple(int(f) for f in scale_bits)
+    return bits[:1] if len(set(bits)) == 1 else bits
+
+
 def values(array: NDArray, tensor: Tensor) -> NDArray[np.float32]:
-    """The numbers that a tensor's elements stand for, as float32: q * 2^-f for integers, +1 or -1 for bits."""
+    """The numbers that a tensor's elements stand for, as float32: q * 2^-f for integers, rounded once to
+    nearest, +1 or -1 for bits."""
     if tensor.dtype is DType.BIT:
         return np.float32(1) - np.float32(2) * array.astype(np.float32)
     numbers = array.astype(np.float32)
-    if tensor.fraction_bits:
-        numbers = numbers * np.exp2(-np.asarray(tensor.fraction_bits, np.float64)).astype(np.float32)
-    return numbers
+    return np.ldexp(numbers, -np.asarray(tensor.fraction_bits, np.int32)) if tensor.fraction_bits else numbers
 
 
 @dataclass(frozen=True)

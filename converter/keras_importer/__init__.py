@@ -12,9 +12,18 @@ from typing import Any
 
 from larq_clip._keras import keras
 from larq_clip.converter import ir
-from larq_clip.converter.keras_importer.context import GraphBuilder, LayerImport
-from larq_clip.converter.keras_importer.layers import HANDLERS, supported_layers
+from larq_clip.converter.keras_importer.context import GraphBuilder, LayerImport, Mean
+from larq_clip.converter.keras_importer.fixed_point import is_fixed_point
+from larq_clip.converter.keras_importer.layers import (
+    EXACT_IN_FLOAT64,
+    HANDLERS,
+    JOINS,
+    MEANS,
+    UNCAST,
+    supported_layers,
+)
 from larq_clip.errors import ConversionError
+from larq_clip.layers import StorageQuantizer
 
 
 def import_model(model: Any) -> ir.Graph:
@@ -24,8 +33,8 @@ def import_model(model: Any) -> ir.Graph:
         ConversionError: names the layer that cannot be imported, its type, why, and what to do.
     """
     _require_graph_network(model)
-    builder = GraphBuilder()
-    tensors: dict[int, ir.Tensor] = {}
+    builder = GraphBuilder(fixed_point=is_fixed_point(model))
+    tensors: dict[int, ir.Tensor | Mean] = {}
     for keras_tensor in model.inputs:
         tensors[id(keras_tensor)] = _import_input(builder, keras_tensor)
     calls: dict[str, int] = {}
@@ -35,29 +44,78 @@ def import_model(model: Any) -> ir.Graph:
         layer = node.layer
         number = calls[layer.name] = calls.get(layer.name, 0) + 1
         call = LayerImport(builder, layer, layer.name if number == 1 else f"{layer.name}#{number}")
-        sources, results = _as_list(node.keras_inputs), _as_list(node.outputs)
-        if isinstance(layer, keras.Model):
-            raise call.error(
-                "models inside of models are not supported",
-                "apply its layers one by one: for layer in inner.layers: x = layer(x)",
-            )
-        if type(layer) not in HANDLERS:
-            raise call.error(
-                "layers of this type are not supported",
-                f"supported are {supported_layers()}; convert the part of the model without it",
-            )
-        if len(sources) != 1 or len(results) != 1:
-            raise call.error(f"it has {len(sources)} inputs and {len(results)} outputs", "give it one tensor")
-        if node.call_kwargs.get("training"):
-            raise call.error("it is called with training=True, so that it trains even in predict", "leave that out")
-        if layer.compute_dtype != "float32":
-            raise call.error(f"it computes in {layer.compute_dtype}", "build it with dtype='float32'")
-        tensors[id(results[0])] = HANDLERS[type(layer)](call, tensors[id(sources[0])])
-    outputs = [tensors[id(t)].name for t in model.outputs]
+        results = _as_list(node.outputs)
+        _require_supported(call, node)
+        sources = [_read(call, tensors[id(t)]) for t in _as_list(node.keras_inputs)]
+        tensors[id(results[0])] = _handled(call, sources)
+    outputs = [_as_tensor(builder, tensors[id(t)]).name for t in model.outputs]
     idle = [name for name in outputs if name in builder.inputs]
     if idle:
         raise ConversionError(f"model {model.name!r}: its output is its input {idle[0]!r}; nothing is left to convert")
     return builder.graph(model.name, outputs)
+
+
+def _require_supported(call: LayerImport, node: Any) -> None:
+    """Refuse layers without a handler, and calls that compute something else than inference in float32."""
+    layer, inputs, outputs = call.layer, len(_as_list(node.keras_inputs)), len(_as_list(node.outputs))
+    if isinstance(layer, keras.Model):
+        raise call.error(
+            "models inside of models are not supported",
+            "apply its layers one by one: for layer in inner.layers: x = layer(x)",
+        )
+    if isinstance(layer, (keras.layers.Add, keras.layers.Concatenate)) and type(layer) not in JOINS:
+        raise call.error(
+            "sums and concatenations of float32 are not supported",
+            "clip the model and make it one of integers with larq_clip.models.quantize_model",
+        )
+    if type(layer) not in HANDLERS and type(layer) not in JOINS:
+        raise call.error(
+            "layers of this type are not supported",
+            f"supported are {supported_layers()}; convert the part of the model without it",
+        )
+    if (inputs != 1 and type(layer) not in JOINS) or outputs != 1:
+        raise call.error(f"it has {inputs} inputs and {outputs} outputs", "give it one tensor")
+    if node.call_kwargs.get("training"):
+        raise call.error("it is called with training=True, so that it trains even in predict", "leave that out")
+    if layer.compute_dtype != "float32" and not (
+        layer.compute_dtype == "float64" and type(layer) in (*EXACT_IN_FLOAT64, *MEANS)
+    ):
+        raise call.error(f"it computes in {layer.compute_dtype}", "build it with dtype='float32'")
+
+
+def _read(call: LayerImport, source: ir.Tensor | Mean) -> ir.Tensor | Mean:
+    """A tensor as a layer sees it: Keras casts an exact one to float32 where the layer computes in that."""
+    layer = call.layer
+    if type(layer) is StorageQuantizer:
+        return source
+    if isinstance(source, Mean):
+        if layer.compute_dtype == "float32" and type(layer) not in UNCAST:
+            return _as_tensor(call.builder, source)
+        raise call.error(
+            f"it reads the mean {source.name!r}, which is no fixed-point number before it is rounded",
+            "put a larq_clip.layers.StorageQuantizer between the two",
+        )
+    if type(layer) in MEANS and layer.compute_dtype == "float64" and source.dtype not in ir.STORED:
+        raise call.error(
+            f"it computes in float64, and its input {source.name!r} is {source.dtype.name.lower()}",
+            "store that with larq_clip.layers.StorageQuantizer, or build the layer with dtype='float32'",
+        )
+    cast = source.dtype is ir.DType.INT64 and layer.compute_dtype == "float32" and type(layer) not in UNCAST
+    return call.builder.as_float(source) if cast else source
+
+
+def _handled(call: LayerImport, sources: list[Any]) -> ir.Tensor | Mean:
+    if type(call.layer) in JOINS:
+        return JOINS[type(call.layer)](call, sources)
+    return HANDLERS[type(call.layer)](call, sources[0])
+
+
+def _as_tensor(builder: GraphBuilder, source: ir.Tensor | Mean) -> ir.Tensor:
+    """A mean that goes on in float32 is computed in it."""
+    if isinstance(source, ir.Tensor):
+        return source
+    result = ir.Tensor(source.name, ir.DType.FLOAT32, source.shape)
+    return builder.emit(ir.AveragePool2D, source.name, builder.as_float(source.source), result, window=source.window)
 
 
 def _require_graph_network(model: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,28 @@ from larq_clip.converter.ir import DType, Tensor, Window
 from larq_clip.errors import ConversionError
 
 
-class GraphBuilder:
-    """Collects tensors and ops."""
+@dataclass(frozen=True)
+class Mean:
+    """What a pool of means computes of integers in float64: a rational number, for which the IR has no type.
 
-    def __init__(self) -> None:
+    Attributes:
+        name: of the layer.
+        source: the integers.
+        window: of the pool.
+        shape: of the result.
+    """
+
+    name: str
+    source: Tensor
+    window: Window
+    shape: tuple[int, ...]
+
+
+class GraphBuilder:
+    """Collects tensors and ops; `fixed_point` says that the model has layers of fixed point."""
+
+    def __init__(self, *, fixed_point: bool = False) -> None:
+        self.fixed_point = fixed_point
         self.inputs: list[str] = []
         self._tensors: dict[str, Tensor] = {}
         self._ops: list[ir.Op] = []
@@ -27,7 +47,13 @@ class GraphBuilder:
 
     def emit(self, op_type: type[ir.Op], name: str, source: Tensor, result: Tensor, **fields: Any) -> Tensor:
         """Append an op from `source` to the new tensor `result`."""
-        self._ops.append(op_type(name, (source.name,), (result.name,), **fields))
+        return self.emit_many(op_type, name, [source], result, **fields)
+
+    def emit_many(
+        self, op_type: type[ir.Op], name: str, sources: Sequence[Tensor], result: Tensor, **fields: Any
+    ) -> Tensor:
+        """Append an op from several tensors to the new tensor `result`."""
+        self._ops.append(op_type(name, tuple(source.name for source in sources), (result.name,), **fields))
         return self._define(result)
 
     def _define(self, tensor: Tensor) -> Tensor:
@@ -41,8 +67,8 @@ class GraphBuilder:
         name = f"{tensor.name}:float"
         if name in self._tensors:
             return self._tensors[name]
-        op = ir.Unpack if tensor.dtype is DType.BIT else ir.Affine
-        return self.emit(op, name, tensor, Tensor(name, DType.FLOAT32, tensor.shape))
+        self._ops.append(ir.to_float(name, tensor, name))
+        return self._define(Tensor(name, DType.FLOAT32, tensor.shape))
 
     def graph(self, name: str, outputs: list[str]) -> ir.Graph:
         return ir.Graph.build(name, self._tensors.values(), self._ops, self.inputs, outputs)
@@ -69,6 +95,20 @@ class LayerImport:
 
     def emit(self, op_type: type[ir.Op], source: Tensor, result: Tensor, **fields: Any) -> Tensor:
         return self.builder.emit(op_type, self.name, source, result, **fields)
+
+    def emit_many(self, op_type: type[ir.Op], sources: Sequence[Tensor], result: Tensor, **fields: Any) -> Tensor:
+        return self.builder.emit_many(op_type, self.name, sources, result, **fields)
+
+    @contextlib.contextmanager
+    def within_limits(self) -> Iterator[None]:
+        """Integers that the file's constants cannot hold are an error of the layer."""
+        try:
+            yield
+        except OverflowError as error:
+            raise self.error(
+                f"its fraction bits and those of its inputs are too far apart: {error}",
+                "calibrate the model anew, with data whose range is not nearly 0",
+            ) from None
 
     def run(self, source: Tensor, steps: list[tuple[str, Step]]) -> Tensor:
         """Apply steps one after the other; the last tensor has the layer's name, the others ``name:suffix``."""

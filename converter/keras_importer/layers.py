@@ -16,7 +16,8 @@ from larq_clip._binary import produces_signs
 from larq_clip._keras import keras, lq, tf
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Tensor, Window, image_shape
-from larq_clip.converter.keras_importer.context import LayerImport, Step
+from larq_clip.converter.keras_importer import fixed_point
+from larq_clip.converter.keras_importer.context import LayerImport, Mean, Step
 from larq_clip.converter.keras_importer.quantizers import (
     PROBES,
     accumulator_clip,
@@ -25,9 +26,20 @@ from larq_clip.converter.keras_importer.quantizers import (
     quantized_kernel,
     signs,
 )
-from larq_clip.layers import QuantConv2D, QuantDense
+from larq_clip.layers import (
+    Add,
+    Concatenate,
+    FixedPointBatchNormalization,
+    Int8Conv2D,
+    Int8Dense,
+    Int8DepthwiseConv2D,
+    QuantConv2D,
+    QuantDense,
+    StorageQuantizer,
+)
 
-Handler = Callable[[LayerImport, Tensor], Tensor]
+Handler = Callable[[LayerImport, Tensor], "Tensor | Mean"]
+Join = Callable[[LayerImport, "list[Tensor]"], Tensor]
 INT8_BITS = 8
 
 
@@ -58,7 +70,7 @@ def _weighted(call: LayerImport, source: Tensor, window: Window, size: tuple[int
         steps = [("accumulator", _binary(call, kernel, window, shape, groups))]
         if clip is not None:
             steps.append(("clipped", _clip(call, *clip)))
-        if bias is not None:
+        if bias is not None and not (call.builder.fixed_point and not np.any(bias)):  # integers stay integers
             steps.append(("linear", _add(call, bias)))
     else:
         if clip is not None:
@@ -97,8 +109,8 @@ def _binary(call: LayerImport, kernel: NDArray, window: Window, shape: tuple[int
 
 def _clip(call: LayerImport, bits: int, step_log2: int) -> Step:
     def step(x: Tensor, output: str) -> Tensor:
-        small = bits <= INT8_BITS
-        result = Tensor(output, DType.INT8 if small else DType.FLOAT32, x.shape, (-step_log2,) if small else ())
+        dtype = DType.INT8 if bits <= INT8_BITS else DType.INT16 if call.builder.fixed_point else DType.FLOAT32
+        result = Tensor(output, dtype, x.shape, () if dtype is DType.FLOAT32 else (-step_log2,))
         return call.emit(ir.AccumulatorClip, x, result, limit=arithmetic.clip_limit(bits), step_log2=step_log2)
 
     return step
@@ -130,9 +142,6 @@ def _batch_norm(call: LayerImport, source: Tensor) -> Tensor:
     if np.any(variance + np.float32(layer.epsilon) <= 0):
         raise call.error("its moving_variance plus epsilon is not positive", "set a larger epsilon")
 
-    def evaluate(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        return layer(tf.constant(x), training=False).numpy()
-
     return call.emit(
         ir.BatchNorm,
         source if source.dtype is not DType.BIT else call.builder.as_float(source),
@@ -143,8 +152,38 @@ def _batch_norm(call: LayerImport, source: Tensor) -> Tensor:
         variance=variance,
         epsilon=float(layer.epsilon),
         fused=bool(layer.fused) and len(source.shape) == 3,
-        keras=evaluate,
+        keras=_evaluator(layer),
     )
+
+
+def _evaluator(layer: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """What the Keras layer computes in inference; float64, from which a sign is the same, rounded to float32."""
+    return lambda x: layer(tf.constant(x), training=False).numpy().astype(np.float32, copy=False)
+
+
+def _fixed_point_batch_norm(call: LayerImport, source: Tensor) -> Tensor:
+    return fixed_point.batch_norm(call, source, _affine_of_floats)
+
+
+def _affine_of_floats(call: LayerImport, source: Tensor, integers: Any) -> Tensor:
+    unit = np.ldexp(1.0, -np.asarray(integers.fraction_bits))
+    zero = np.zeros(source.channels, np.float32)
+    return call.emit(
+        ir.BatchNorm,
+        call.builder.as_float(source),
+        Tensor(call.name, DType.FLOAT32, source.shape),
+        gamma=call.constant("multiplier", integers.multiplier * unit),
+        beta=call.constant("offset", integers.offset * unit),
+        mean=zero,
+        variance=zero + 1,
+        epsilon=0.0,
+        fused=False,
+        keras=_evaluator(call.layer),
+    )
+
+
+def _int8_layer(call: LayerImport, source: Tensor) -> Tensor:
+    return fixed_point.int8_layer(call, source, _activation)
 
 
 # ---- Activations ----------------------------------------------------------------------------------------------------
@@ -168,6 +207,8 @@ def _activation(call: LayerImport, function: Any) -> list[tuple[str, Step]]:
 
 def _relu(call: LayerImport) -> Step:
     def step(x: Tensor, output: str) -> Tensor:
+        if fixed_point.is_exact(call, x):
+            return fixed_point.relu(call, x, output)
         x = x if x.dtype is not DType.BIT else call.builder.as_float(x)
         return call.emit(ir.Affine, x, Tensor(output, DType.FLOAT32, x.shape), activation=ir.Activation.RELU)
 
@@ -201,7 +242,7 @@ def _softmax_layer(call: LayerImport, source: Tensor) -> Tensor:
 # ---- Pools and shapes -----------------------------------------------------------------------------------------------
 
 
-Pool = Callable[[LayerImport, Tensor, Window, tuple[int, ...]], Tensor]
+Pool = Callable[[LayerImport, Tensor, Window, "tuple[int, ...]"], "Tensor | Mean"]
 
 
 def _pool_maximum(call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
@@ -209,13 +250,15 @@ def _pool_maximum(call: LayerImport, source: Tensor, window: Window, shape: tupl
     return call.emit(op, source, Tensor(call.name, source.dtype, shape, source.fraction_bits), window=window)
 
 
-def _pool_mean(call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
+def _pool_mean(call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor | Mean:
+    if call.layer.compute_dtype == "float64":
+        return fixed_point.mean(call, source, window, shape)
     source = call.builder.as_float(source)
     return call.emit(ir.AveragePool2D, source, Tensor(call.name, DType.FLOAT32, shape), window=window)
 
 
 def _local(pool: Pool) -> Handler:
-    def handler(call: LayerImport, source: Tensor) -> Tensor:
+    def handler(call: LayerImport, source: Tensor) -> Tensor | Mean:
         call.require_image(source)
         layer = call.layer
         window, size = call.window(source, layer.pool_size, layer.strides, padding=layer.padding)
@@ -225,7 +268,7 @@ def _local(pool: Pool) -> Handler:
 
 
 def _global(pool: Pool) -> Handler:
-    def handler(call: LayerImport, source: Tensor) -> Tensor:
+    def handler(call: LayerImport, source: Tensor) -> Tensor | Mean:
         call.require_image(source)
         height, width, channels = source.shape
         shape = (1, 1, channels) if call.layer.keepdims else (channels,)
@@ -252,7 +295,12 @@ def _reshaped(call: LayerImport, source: Tensor, shape: tuple[int, ...]) -> Tens
     # Bits are packed along their last axis: only flattening is undone by the passes, so others reshape numbers.
     if source.dtype is DType.BIT and (len(source.shape), len(shape)) != (3, 1):
         source = call.builder.as_float(source)
-    return call.emit(ir.Reshape, source, Tensor(call.name, source.dtype, shape, source.fraction_bits))
+    if len(source.fraction_bits) > 1 and shape[-1] % source.channels:
+        raise call.error(
+            f"its {source.channels} input channels have fraction bits each, and its {shape[-1]} do not repeat them",
+            "keep the last axis, flatten, or quantize with granularity='tensor'",
+        )
+    return call.emit(ir.Reshape, source, source.reshaped(call.name, shape))
 
 
 def _nothing(call: LayerImport, source: Tensor) -> Tensor:
@@ -278,6 +326,12 @@ HANDLERS: dict[type, Handler] = {
     _layers.Activation: _activation_layer,
     _layers.ReLU: _relu_layer,
     _layers.Softmax: _softmax_layer,
+    _layers.ZeroPadding2D: fixed_point.zero_padding,
+    FixedPointBatchNormalization: _fixed_point_batch_norm,
+    StorageQuantizer: fixed_point.storage_quantizer,
+    Int8Conv2D: _int8_layer,
+    Int8DepthwiseConv2D: _int8_layer,
+    Int8Dense: _int8_layer,
     lq.quantizers.SteSign: _quantizer_layer,
     lq.quantizers.ApproxSign: _quantizer_layer,
     lq.quantizers.SwishSign: _quantizer_layer,
@@ -288,7 +342,26 @@ HANDLERS: dict[type, Handler] = {
     _layers.ActivityRegularization: _nothing,
 }
 
+# Layers with several inputs.
+JOINS: dict[type, Join] = {Add: fixed_point.add, Concatenate: fixed_point.concatenate}
+
+# Layers that compute in float64 what they compute in float32: what they give is among what they get.
+EXACT_IN_FLOAT64 = (
+    _layers.MaxPooling2D,
+    _layers.GlobalMaxPooling2D,
+    _layers.Flatten,
+    _layers.Reshape,
+    _layers.Activation,
+    _layers.ReLU,
+    _layers.ZeroPadding2D,
+    _layers.Dropout,
+    _layers.SpatialDropout2D,
+)
+MEANS = (_layers.AveragePooling2D, _layers.GlobalAveragePooling2D)
+# Layers that do not cast what they get to float32, or take the sign of it at once, which that leaves as it is.
+UNCAST = (*fixed_point.LAYERS, QuantConv2D, QuantDense, lq.layers.QuantConv2D, lq.layers.QuantDense)
+
 
 def supported_layers() -> str:
     """Names of the supported layer types, in words."""
-    return ", ".join(dict.fromkeys(layer.__name__ for layer in HANDLERS))
+    return ", ".join(dict.fromkeys(layer.__name__ for layer in (*HANDLERS, *JOINS)))

@@ -33,11 +33,12 @@ def scale_and_offset(norm: ir.BatchNorm) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def sign_follows(graph: Graph, tensor: str) -> bool:
-    """Whether a Bitpack depends on a tensor with no layer with weights in between."""
+    """Whether a Bitpack depends on a tensor with neither a layer with weights nor a rounded tensor in between."""
     for reader in graph.consumers(tensor):
         if isinstance(reader, ir.Bitpack):
             return True
-        if not isinstance(reader, (ir.Conv2D, ir.BinaryConv2D)) and sign_follows(graph, reader.output):
+        ends = isinstance(reader, (ir.Conv2D, ir.BinaryConv2D, ir.Int8Conv2D, ir.Quantize))
+        if not ends and any(sign_follows(graph, output) for output in reader.outputs):
             return True
     return False
 

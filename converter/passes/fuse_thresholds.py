@@ -1,14 +1,16 @@
 """Turn monotone functions before a sign into thresholds (equation 2 of the paper).
 
 The algebra, per channel. Let F = f_n ∘ … ∘ f_1 be the ops between a tensor S and a sign, without their max pools:
-bias, batch norm, relu. Each f rises or falls weakly, in float32 too, since rounding is monotone. So does F, and
+bias, batch norm, relu, in float32 or in exact integers. Each f rises or falls weakly, in float32 too, since rounding is
+monotone. So does F, and
 
     1.  sign(F(v)) = +1  ⇔  (v > T) xor invert            invert where F falls
     2.  max over a window of F_k(v) = F_k(max v) where F_k = f_k ∘ … ∘ f_1 rises, F_k(min v) where it falls.
 
-T is found by evaluating F, with the actual Keras layers, on S's domain: every integer in [−K, K], the clip's range, or
-every finite float32; no formula is trusted. A max pool after F_k becomes an AND of bits (1 for −1). Before that pool
-the bits must rank pixels as F_k does, so they are inverted where F_k falls:
+T is found by evaluating F, with the actual Keras layers or in integers, on S's domain: every integer in [−K, K], the
+clip's range, what a stored type holds or an exact tensor can reach, or every finite float32; no formula is trusted. A
+max pool after F_k becomes an AND of bits (1 for −1). Before that pool the bits must rank pixels as F_k does, so they
+are inverted where F_k falls:
 
     3.  bits leave the threshold inverted by p_1, and pool k inverts by p_k xor p_(k+1), where p_k = [F_k falls] at
         the k-th pool and the last p is `invert`.
@@ -20,7 +22,6 @@ after it, the convolution inverts and the pool does not.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,14 +40,15 @@ ENUMERATED = 4095  # domains up to this size, an 8-bit clip's 255 values among t
 
 
 def fuse_thresholds(graph: Graph) -> Graph:
-    """Two rewrites, for a chain of BatchNorm, Affine and MaxPool2D ops before a Bitpack without thresholds:
+    """Two rewrites, for a chain of BatchNorm, Affine, Elementwise and MaxPool2D ops before a Bitpack of plain signs:
 
         BinaryConv2D → [AccumulatorClip] → chain → Bitpack  ⇒  BinaryConv2D(Threshold) → [BitMaxPool2D …]
         S → chain → Bitpack                                 ⇒  S → Bitpack(thresholds) → [BitMaxPool2D …]
 
     The first fires where no other op reads, and no output is, a tensor in between. The second takes the rest: a
-    float or int8 tensor S, and accumulators that are needed as numbers too (they become float32, exactly). Where
-    others read a tensor of the chain, the chain stays for them. The chain is as long as possible.
+    float, stored or exact tensor S, and accumulators that are needed as numbers too (they become float32, exactly).
+    Where others read a tensor of the chain, the chain stays for them. The chain is as long as possible, but an exact
+    tensor that is needed as more than signs is a root: its producer takes the sign along, see `fuse_fixed_point`.
 
     It does not fire on a Bitpack with thresholds, on one that follows S directly, nor on bits. It ends because each
     rewrite replaces a Bitpack that can be rewritten by an op that cannot.
@@ -71,7 +73,9 @@ def find_chain(graph: Graph, sign: Op) -> Chain:
     while True:
         exclusive = exclusive and graph.only_consumer(name) is not None
         producer = graph.producer(name)
-        if not isinstance(producer, (ir.BatchNorm, ir.Affine, ir.MaxPool2D)):
+        if not isinstance(producer, (ir.BatchNorm, ir.Affine, ir.MaxPool2D)) and not _is_exact_function(producer):
+            break
+        if _is_exact_function(producer) and graph.only_consumer(name) is None and not _signs_only(graph, name):
             break
         ops.insert(0, producer)
         name = producer.input
@@ -86,22 +90,39 @@ def find_chain(graph: Graph, sign: Op) -> Chain:
     return chain
 
 
+def _is_exact_function(op: Op | None) -> bool:
+    """Whether an op computes exact integers from one tensor."""
+    return isinstance(op, ir.Elementwise) and len(op.inputs) == 1 and not op.only_stores
+
+
+def _signs_only(graph: Graph, name: str) -> bool:
+    """Whether of a tensor, behind the ops of a chain, signs are all that is needed."""
+    if name in graph.outputs:
+        return False
+    return all(
+        isinstance(reader, ir.Bitpack)
+        or ((isinstance(reader, ir.MaxPool2D) or _is_exact_function(reader)) and _signs_only(graph, reader.output))
+        for reader in graph.consumers(name)
+    )
+
+
 def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     if not isinstance(op, ir.Bitpack) or op.thresholds is not None or op.invert is not None:
         return None
     chain = find_chain(graph, op)
     if chain.conv is not None:
         return _fuse_into_conv(graph, chain, chain.conv)
-    if chain.ops:
-        return _fuse_into_bitpack(graph, chain)
-    return None
+    as_float = chain.root.dtype is DType.INT32
+    if not chain.ops or (as_float and any(isinstance(op, ir.Elementwise) for op in chain.ops)):
+        return None
+    return _fuse_into_bitpack(graph, chain)
 
 
 def _fuse_into_conv(graph: Graph, chain: Chain, conv: ir.BinaryConv2D) -> Replacement:
     clip = chain.clip
     limit = conv.k if clip is None else clip.limit
-    step = 1.0 if clip is None else 2.0**clip.step_log2
-    follow = _Follower(graph, chain, lambda v: v.astype(np.float32) * np.float32(step))
+    bits = () if clip is None else (-clip.step_log2,)
+    follow = _Follower(graph, chain, Tensor("", DType.INT32, chain.root.shape, bits))
     found = follow.integer_thresholds(limit)
     falls = follow.falls_at_pools(np.array([-limit, limit]))
     dtype = np.int8 if clip is not None and limit <= INT8_LIMIT else smallest_integer(found.threshold)
@@ -117,20 +138,28 @@ def _fuse_into_conv(graph: Graph, chain: Chain, conv: ir.BinaryConv2D) -> Replac
 
 def _fuse_into_bitpack(graph: Graph, chain: Chain) -> Replacement:
     root = chain.root
-    follow = _Follower(graph, chain, lambda v: ir.values(v, root) if root.dtype is DType.INT8 else v)
-    if root.dtype is DType.INT8:
-        found = follow.integer_thresholds(INT8_LIMIT)
-        thresholds: NDArray = found.threshold.astype(np.int8)
-        ends: NDArray = np.array([-INT8_LIMIT, INT8_LIMIT])
+    # int32 accumulators that reach this point are stored as float32, see `lower_accumulators`.
+    follow = _Follower(graph, chain, root if root.dtype is not DType.INT32 else Tensor("", DType.FLOAT32, root.shape))
+    if root.dtype in (*ir.STORED, DType.INT64):
+        reach = ir.ranges(graph)[root.name] if root.dtype is DType.INT64 else None
+        limit = clip_limit(8 * root.dtype.numpy.itemsize) if reach is None else reach.largest
+        follow = follow._replace(reach=reach)
+        found = follow.integer_thresholds(limit)
+        thresholds: NDArray = found.threshold.astype(root.dtype.numpy)
+        ends: NDArray = np.array([-limit, limit])
         invert = found.invert
     else:
-        # int32 accumulators that reach this point are stored as float32, see `lower_accumulators`.
         largest = follow.largest_float()
         tau = arithmetic.find_float_thresholds(root.channels, follow.sign_bits, largest)
         thresholds, invert = tau.threshold, tau.invert
         ends = np.array([-largest, largest], np.float32)
     bits = ir.Bitpack(chain.sign.name, (root.name,), ("",), thresholds)
     return _with_pools(graph, chain, bits, [*follow.falls_at_pools(ends), invert])
+
+
+def _pixel(tensor: Tensor) -> Tensor:
+    """A tensor's single pixel. The rank matters: Keras rounds differently for images and for vectors."""
+    return dataclasses.replace(tensor, shape=(1,) * (len(tensor.shape) - 1) + tensor.shape[-1:])
 
 
 def smallest_integer(array: NDArray[np.integer]) -> type[np.integer]:
@@ -146,19 +175,23 @@ class _Follower(NamedTuple):
 
     graph: Graph
     chain: Chain
-    value_of: Callable[[NDArray], NDArray]
+    root: Tensor  # what the domain's values are
+    reach: ir.Range | None = None  # of each channel, where they differ
 
     def _steps(self, v: NDArray) -> list[tuple[Op, NDArray]]:
         """Each op with its output at ``(n, channels)`` domain values; a pool passes its input on."""
-        x = np.asarray(self.value_of(v), np.float32)
+        if self.reach is not None:  # beyond that, integers may overflow
+            low, high = (end.astype(np.int64) for end in self.reach)
+            v = np.clip(v, low, high)
+        source = _pixel(self.root)
+        x = np.asarray(v, source.dtype.numpy)
         steps: list[tuple[Op, NDArray]] = []
         for op in self.chain.ops:
             if not isinstance(op, ir.MaxPool2D):
-                # The rank matters: Keras rounds differently for images and for vectors.
-                shape = self.graph.result(op).shape
-                pixel = Tensor("", DType.FLOAT32, (1,) * (len(shape) - 1) + shape[-1:])
+                result = _pixel(self.graph.result(op))
                 with np.errstate(over="ignore", invalid="ignore"):  # see largest_float
-                    x = op.evaluate(x.reshape(len(v), *pixel.shape), pixel, pixel).reshape(np.shape(v))
+                    (x,) = op.evaluate([x.reshape(len(v), *source.shape)], [source], [result])
+                x, source = x.reshape(np.shape(v)), result
             steps.append((op, x))
         return steps
 
@@ -186,7 +219,7 @@ class _Follower(NamedTuple):
     def sign_bits(self, v: NDArray) -> NDArray[np.uint8]:
         """Packed-bit values of the signs at the end of the chain, ``(n, channels)``."""
         steps = self._steps(v)
-        last = steps[-1][1] if steps else self.value_of(v)
+        last = steps[-1][1] if steps else np.asarray(v)
         if np.any(np.isnan(last)):
             raise self._overflow()
         return arithmetic.sign_bits(last)

@@ -12,16 +12,17 @@ from larq_clip.converter.passes.base import apply_everywhere
 
 
 def lower_accumulators(graph: Graph) -> Graph:
-    """Three rewrites, the first that applies:
+    """Four rewrites, the first that applies:
 
         BinaryConv2D → [AccumulatorClip] → Affine  ⇒  BinaryConv2D(Affine)
         BinaryConv2D → AccumulatorClip             ⇒  BinaryConv2D(Clip), int8
+        BinaryConv2D → AccumulatorClip, int16      ⇒  BinaryConv2D(FixedPoint) without steps
         BinaryConv2D                               ⇒  BinaryConv2D(Affine, multiplier 1, offset 0), float32
 
     The first needs tensors in between that nothing else reads and an Affine without activation. A clip to more than
-    8 bits takes the third form, with its clip. Accumulators are below 2^24 in magnitude or rounded as Keras rounds
-    them, so float32 holds the same values; max pools and reshapes of them become float32 too. It does not fire on a
-    convolution that has an epilogue. It ends because each rewrite gives one an epilogue.
+    8 bits that is not int16 takes the last form, with its clip. Accumulators are below 2^24 in magnitude or rounded as
+    Keras rounds them, so float32 holds the same values; max pools and reshapes of them become float32 too. It does not
+    fire on a convolution that has an epilogue. It ends because each rewrite gives one an epilogue.
     """
     return _carry_types(apply_everywhere(graph, _rewrite))
 
@@ -44,6 +45,11 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     elif op.clip_limit and graph.result(swallowed[-1]).dtype is DType.INT8:
         fused = dataclasses.replace(op, outputs=swallowed[-1].outputs, epilogue=Epilogue.CLIP)
         return Replacement(tuple(swallowed), (fused,))
+    elif op.clip_limit and graph.result(swallowed[-1]).dtype is DType.INT16:
+        fused = dataclasses.replace(
+            op, outputs=swallowed[-1].outputs, epilogue=Epilogue.FIXED_POINT, fixed_point=ir.FixedPoint()
+        )
+        return Replacement(tuple(swallowed), (fused,))
     last = graph.result(swallowed[-1])
     fused = dataclasses.replace(
         op,
@@ -62,5 +68,5 @@ def _carry_types(graph: Graph) -> Graph:
     for op in graph.ops:
         if isinstance(op, (ir.MaxPool2D, ir.Reshape)):
             source, result = tensors[op.input], tensors[op.output]
-            tensors[op.output] = dataclasses.replace(result, dtype=source.dtype, fraction_bits=source.fraction_bits)
+            tensors[op.output] = source.reshaped(result.name, result.shape)
     return Graph.build(graph.name, tensors.values(), graph.ops, graph.inputs, graph.outputs)

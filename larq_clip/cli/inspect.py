@@ -27,12 +27,26 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {"file": str(path), **description, "isa": interpreter.isa, "session_bytes": interpreter.session_bytes}
 
 
+# Columns of numbers, by their key in the description.
+NUMBERS = {
+    "binary_macs": "binary MACs",
+    "int8_macs": "int8 MACs",
+    "float_macs": "float MACs",
+    "weight_bytes": "weight bytes",
+}
+
+
+def _macs(description: dict[str, Any]) -> str:
+    names = {"binary_macs": "binary", "int8_macs": "int8", "float_macs": "float32"}
+    return ", ".join(f"{description[key]:,} {name}" for key, name in names.items())
+
+
 def _tensors(tensors: list[dict[str, Any]]) -> str:
     return ", ".join(f"{tensor['dtype']} {'x'.join(map(str, tensor['shape']))}" for tensor in tensors)
 
 
 def _details(op: dict[str, Any]) -> str:
-    """Epilogue, clip and thresholds of an op in a few words."""
+    """Epilogue, clip, steps, stores and thresholds of an op in a few words."""
     words = []
     if op["clip_limit"]:
         words.append(f"clip ±{op['clip_limit']}" + (f" step {op['step']:g}" if op["step"] != 1 else ""))
@@ -40,7 +54,9 @@ def _details(op: dict[str, Any]) -> str:
         words.append(f"{op['threshold_dtype']} thresholds")
     if op["constant_channels"]:
         words.append(f"{op['constant_channels']:.0%} constant")
-    if not words and op["epilogue"]:
+    if op["fixed_point"]:
+        words.append(", ".join(op["fixed_point"]))
+    elif not words and op["epilogue"]:
         words.append(op["epilogue"].lower())
     return ", ".join(words)
 
@@ -61,10 +77,10 @@ def inspect(model: Path, as_json: bool) -> None:
 
     title = f"{model}: {description['name']}, written by {description['producer']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("op", "layers", "kernel", "output", "epilogue", "binary MACs", "float MACs", "weight bytes"):
+    for heading in ("op", "layers", "kernel", "output", "epilogue", *NUMBERS.values()):
         table.add_column(heading, justify="right" if heading.endswith(("MACs", "bytes")) else "left", no_wrap=True)
     for op in description["ops"]:
-        numbers = (f"{op[key]:,}" if op[key] else "" for key in ("binary_macs", "float_macs", "weight_bytes"))
+        numbers = (f"{op[key]:,}" if op[key] else "" for key in NUMBERS)
         table.add_row(op["type"], op["name"], op["kernel"], _tensors(op["outputs"]), _details(op), *numbers)
     # A table cut off at the terminal's edge hides what was asked for; a long line does not.
     wide = Console(width=1000)
@@ -73,7 +89,7 @@ def inspect(model: Path, as_json: bool) -> None:
     for label, value in (
         ("input", _tensors(description["inputs"])),
         ("output", _tensors(description["outputs"])),
-        ("multiply-accumulates", f"{description['binary_macs']:,} binary, {description['float_macs']:,} float32"),
+        ("multiply-accumulates", _macs(description)),
         ("file", f"{description['file_bytes']:,} bytes"),
         ("weights", f"{description['weight_bytes']:,} bytes, {description['ideal_weight_bytes']:,} without padding"),
         (

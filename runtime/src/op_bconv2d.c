@@ -82,7 +82,8 @@ static lqc_status check_epilogue(const lqc_prepare *prepare, const lqc_op *op, c
     return FAIL(prepare, op, LQC_ERROR_MALFORMED, "'%s' has no fraction_bits; with step_log2 %d it must have %d",
                 output->info.name, (int)op->step_log2, -op->step_log2);
   }
-  for (uint32_t i = 0; i < output->fraction_count; ++i) {
+  /* A fixed-point epilogue stores with the fraction bits that its shifts lead to, which only the writer knows. */
+  for (uint32_t i = 0; op->epilogue != LQC_FIXED_POINT && i < output->fraction_count; ++i) {
     if (output->fraction_bits[i] != -op->step_log2) {
       return FAIL(prepare, op, LQC_ERROR_MALFORMED, "fraction_bits[%u] of '%s' is %d; with step_log2 %d it must be %d",
                   i, output->info.name, (int)output->fraction_bits[i], (int)op->step_log2, -op->step_log2);

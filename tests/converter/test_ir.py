@@ -119,7 +119,7 @@ def test_float_convolution_and_pools_as_keras(padding, strides, dilation):
 def test_softmax():
     x = np.array([[1000, 1000, -1000], [0, np.log(3), -np.inf]], np.float32)
     np.testing.assert_allclose(
-        ir.Softmax("", (), ()).evaluate(x, *tensors("x", "y")), [[0.5, 0.5, 0], [0.25, 0.75, 0]], rtol=1e-6
+        ir.Softmax("", (), ()).compute(x, *tensors("x", "y")), [[0.5, 0.5, 0], [0.25, 0.75, 0]], rtol=1e-6
     )
 
 

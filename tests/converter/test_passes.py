@@ -26,7 +26,7 @@ AFFINE_RTOL = 8 * 8 * 2.0**-24
 
 def test_every_pass_is_in_the_pipeline_once():
     names = [stage.run.__name__ for stage in pipeline.PIPELINE]
-    assert len(set(names)) == len(names) == 9
+    assert len(set(names)) == len(names) == 12
     assert all(stage.reason for stage in pipeline.PIPELINE)
 
 

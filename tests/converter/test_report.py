@@ -46,6 +46,20 @@ def test_numbers(graph):
     assert report["arena_lower_bound_bytes"] <= report["arena_bytes"]
 
 
+def test_fixed_point():
+    sketch = Sketch((4, 4, 5)).quantize("i", fraction_bits=(3,)).int8_conv("c", 6).exact_norm("n").store("s")
+    sketch.sign("t", source="n").binary_conv("b", 6).clip("q").exact_norm("m").sum("y", "s").exact_relu("r").store("o")
+    report = describe(pipeline.lower(sketch.graph("o")))
+    quantize, conv, binary, output = report["ops"]
+    assert [op["type"] for op in report["ops"]] == ["Quantize", "Int8Conv2D", "BinaryConv2D", "Affine"]
+    assert sorted(conv["fixed_point"][1:]) == ["bit", "int8"] and conv["fixed_point"][0] == "affine"
+    assert conv["int8_macs"] == report["int8_macs"] == 4 * 4 * 6 * 9 * 5 and conv["epilogue"] is None
+    assert conv["weight_bytes"] == 6 * 9 * 5 + 6 * (4 + 8) + 6  # weights, norm, shifts
+    assert binary["epilogue"] == "FixedPoint" and binary["fixed_point"] == ["affine", "add", "relu", "int8"]
+    assert quantize["fixed_point"] is None and output["fixed_point"] is None and quantize["int8_macs"] == 0
+    assert [tensor["name"] for tensor in binary["inputs"]] == ["t", "s"]
+
+
 def test_bytes_and_graph_give_the_same_report(graph):
     report = describe(graph)
     assert describe(writer.write(graph)) == report

@@ -46,15 +46,16 @@ def test_every_op_and_field_of_the_schema_is_known():
     tags = {name: tag for name, tag in vars(schema.OpParams).items() if isinstance(tag, int) and tag}
     assert {op.__name__: tag for tag, op in codec.OP_BY_TAG.items()} == tags
     code = (FOLDER / "larq_clip_generated.py").read_text()
-    for op, fields in codec.OP_FIELDS.items():
+    for op, fields in (*codec.OP_FIELDS.items(), *codec.TABLE_FIELDS.items()):
         in_schema = re.findall(rf"^def {op.__name__}Add(\w+)\(", code, re.M)
         assert [field.schema_name for field in fields] == in_schema
     for enum, generated in (
         (ir.DType, schema.DType),
         (ir.Activation, schema.Activation),
         (ir.Epilogue, schema.Epilogue),
+        (ir.StepKind, schema.StepKind),
     ):
         numbers = {name.upper(): value for name, value in vars(generated).items() if isinstance(value, int)}
-        assert {e.name: int(e) for e in enum if e >= 0} == {
+        assert {e.name.replace("_", ""): int(e) for e in enum if e >= 0} == {
             {"NONE_": "NONE"}.get(name, name): value for name, value in numbers.items()
         }

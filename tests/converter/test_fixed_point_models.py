@@ -1,0 +1,81 @@
+"""Whole models of quantize_model: Keras, imported graph, lowered graph and file compute the same numbers, exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from converter_support import ops_of, types
+from fixed_point_support import MODELS, check, images, keras_outputs, quantized, reals
+
+from larq_clip.converter import ir, keras_importer, pipeline
+from larq_clip.converter.ir import DType, Epilogue
+from larq_clip.errors import ConversionError
+
+FORMATS = (
+    {},
+    {"residual_bits": 16, "granularity": "tensor"},
+    {"variables": "paper"},
+)
+BETWEEN = {DType.BIT, DType.INT8, DType.INT16}
+
+
+@pytest.mark.parametrize("arguments", FORMATS, ids=lambda a: "-".join(map(str, a.values())) or "default")
+@pytest.mark.parametrize("name", MODELS)
+def test_quantized_models_are_exact(name, arguments):
+    lowered = check(quantized(MODELS[name], **arguments), images())
+    between = [t for n, t in lowered.tensors.items() if n not in (*lowered.inputs, *lowered.outputs)]
+    assert {tensor.dtype for tensor in between} <= BETWEEN
+    assert ops_of(lowered, ir.Quantize) and not ops_of(lowered, ir.BatchNorm) and not ops_of(lowered, ir.Affine)
+    binary = {op.epilogue for op in ops_of(lowered, ir.BinaryConv2D)}
+    stores = {op.type for op in lowered.ops if getattr(op, "fixed_point", None) is not None and len(op.outputs) > 1}
+    if name == "vgg":  # every block is bits in, bits out, but the last, which the int8 classifier reads
+        assert types(lowered).count("BinaryConv2D") == 3 and Epilogue.THRESHOLD in binary
+        thresholds = [op.thresholds.dtype for op in ops_of(lowered, ir.BinaryConv2D) if op.thresholds is not None]
+        assert set(thresholds) == {np.dtype(np.int8)}
+    elif name in ("resnet", "quicknet"):  # sums are stored for the shortcut, and their signs taken before rounding
+        assert binary == {Epilogue.FIXED_POINT} and "BinaryConv2D" in stores
+    else:  # clipped accumulators are what is joined
+        assert binary == {Epilogue.CLIP} and ops_of(lowered, ir.Concatenate) and ops_of(lowered, ir.Bitpack)
+
+
+@pytest.mark.parametrize("name", ["vgg", "resnet", "densenet"])
+def test_float_layers_stay_float(name):
+    """Integers are equal as long as the float sums in front of them are exact; the outputs up to float32 rounding."""
+    model, x = quantized(MODELS[name], float_layers="float32"), images()
+    expected = keras_outputs(model, x)
+    graph = keras_importer.import_model(model)
+    imported = ir.evaluate(graph, {graph.inputs[0]: x})
+    exact = [n for n, t in graph.tensors.items() if n in expected and t.dtype in (*ir.INTEGERS, DType.BIT)]
+    assert len(exact) > 4
+    for tensor in exact:
+        np.testing.assert_array_equal(reals(imported[tensor], graph.tensors[tensor]), expected[tensor], err_msg=tensor)
+    lowered = pipeline.lower(graph)
+    assert ops_of(lowered, ir.Conv2D) and not ops_of(lowered, ir.Int8Conv2D) and not ops_of(lowered, ir.BatchNorm)
+    arrays = ir.evaluate(lowered, {lowered.inputs[0]: x})
+    # A batch norm behind a float convolution is lowered to an affine op, and what stores it may round a tie otherwise.
+    for tensor in (n for n in lowered.tensors if n in exact and lowered.producer(n).type == "Quantize"):
+        difference = np.abs(arrays[tensor].astype(int) - imported[tensor])
+        assert difference.max() <= 1 and np.mean(difference) < 0.01
+    np.testing.assert_allclose(arrays[lowered.outputs[0]], expected["classifier"], rtol=1e-5, atol=1e-5)
+
+
+def test_float_depthwise_layers_are_refused():
+    with pytest.raises(ConversionError, match=r"layer 'stem_depthwise' \(DepthwiseConv2D\): layers of this type"):
+        keras_importer.import_model(quantized(MODELS["quicknet"], float_layers="float32"))
+
+
+def test_wide_clips_are_stored_in_16_bits():
+    """A clip to 12 bits, read by a norm and by signs."""
+    from larq_clip._keras import keras
+    from larq_clip.models import clip_model, quantize_model
+
+    model = MODELS["densenet"]()
+    keras.utils.set_random_seed(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(images(16), training=True)
+    lowered = check(quantize_model(clip_model(model, bits=12), images(16)), images())
+    convs = ops_of(lowered, ir.BinaryConv2D)
+    assert {op.clip_limit for op in convs} == {2047} and {op.epilogue for op in convs} == {Epilogue.FIXED_POINT}
+    assert {lowered.result(op).dtype for op in ops_of(lowered, ir.Concatenate)} == {DType.INT16}
