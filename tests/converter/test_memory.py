@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from random_networks import networks
 
 from larq_clip.converter import ir, memory, pipeline
+from larq_clip.converter.ir import DType
 
 
 @st.composite
@@ -46,6 +47,16 @@ def test_ops_with_several_inputs_and_outputs_keep_them_apart(network):
     graph = pipeline.lower(network)
     plan = memory.plan(graph)
     memory.check(graph, plan.offsets, plan.arena_bytes)
+    execute_symbolically(graph, plan)
+
+
+def test_all_outputs_of_an_op_are_apart_from_its_inputs():
+    sketch = Sketch((4, 4, 64)).quantize("i").exact_norm("n").store("a").store("b", DType.INT16, source="n")
+    graph = pipeline.lower(sketch.graph("a", "b"))
+    op = next(op for op in graph.ops if len(op.outputs) == 2)
+    plan = memory.plan(graph)
+    places = sorted((plan.offsets[name], graph.tensors[name].stored_bytes) for name in (*op.inputs, *op.outputs))
+    assert all(offset + size <= after for (offset, size), (after, _) in zip(places, places[1:]))
     execute_symbolically(graph, plan)
 
 
