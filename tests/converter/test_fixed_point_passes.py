@@ -40,6 +40,21 @@ def test_check_ranges_lets_pass_what_fits():
     np.testing.assert_array_equal(reach.high.astype(np.int64), np.maximum(*ends))
 
 
+def test_ranges_of_relus_and_sums():
+    sketch = (
+        Sketch((2, 2, 3)).quantize("i", fraction_bits=(2,)).exact_relu("r").exact_norm("n", None, [3, -2, 1], [0] * 3)
+    )
+    graph = sketch.sum("y", "i").graph()
+    found = ir.ranges(graph)  # r is stored: its type is all that is known of it
+    assert (list(found["n"].low), list(found["n"].high)) == ([-384, -254, -128], [381, 256, 127])
+    assert (list(found["y"].low), list(found["y"].high)) == (
+        [-384 - (128 << 8), -254 - (128 << 8), -128 - (128 << 8)],
+        [381 + (127 << 8), 256 + (127 << 8), 127 + (127 << 8)],
+    )
+    exact = Sketch((2, 2, 3)).quantize("i").exact_norm("n", None, [3, -2, 1], [0] * 3).exact_relu("r").graph()
+    assert list(ir.ranges(exact)["r"].low) == [0, 0, 0] and list(ir.ranges(exact)["r"].high) == [381, 256, 127]
+
+
 def test_check_ranges_refuses_what_may_overflow():
     big = np.full(6, 1 << 30)
     sketch = binary_block().exact_norm("n", multiplier=big).exact_norm("n2", multiplier=big)
@@ -153,6 +168,19 @@ def test_fuse_thresholds_of_an_exact_sum_and_of_every_value():
     tensors = (ir.Tensor("", DType.INT64, (6,)), ir.Tensor("", DType.BIT, (6,)))
     np.testing.assert_array_equal(sign.compute(y, *tensors), expected)
     assert_same(graph, fuse_thresholds(graph))
+
+
+def test_fuse_thresholds_of_channels_with_different_reach():
+    """What one channel can hold would overflow in another."""
+    sketch = Sketch((1, 1, 2)).quantize("i").exact_norm("n", None, [1 << 30, 1], [0, 0]).sum("y", "i")
+    graph = sketch.exact_norm("m", None, [1, -(1 << 30)], [-(1 << 20), 1 << 38]).sign("t").binary_conv("d", 2).graph()
+    check_ranges(graph)
+    result = fuse_thresholds(graph)
+    assert result.producer("t").input == "y"
+    sign, y = result.producer("t"), np.array([[1 << 20, (1 << 8) + 1], [(1 << 20) - 1, 1 << 8]])
+    tensors = (ir.Tensor("", DType.INT64, (2,)), ir.Tensor("", DType.BIT, (2,)))
+    np.testing.assert_array_equal(sign.compute(y, *tensors), [[0, 1], [1, 0]])
+    assert_same(graph, result)
 
 
 def test_fuse_thresholds_stops_at_exact_tensors_that_are_stored_too():

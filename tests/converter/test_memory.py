@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from converter_support import Sketch, ops_of
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_networks import networks
 
 from larq_clip.converter import ir, memory, pipeline
+from larq_clip.converter.ir import DType
 
 
 @st.composite
@@ -36,7 +38,30 @@ def test_no_two_live_tensors_share_a_byte(graph):
     plan = memory.plan(graph)
     memory.check(graph, plan.offsets, plan.arena_bytes)
     assert plan.lower_bound <= plan.arena_bytes <= sum(memory.aligned(t.stored_bytes) for t in graph.tensors.values())
-    # Execute symbolically: every byte remembers which value was written last, and must still hold it when it is read.
+    execute_symbolically(graph, plan)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks())
+def test_ops_with_several_inputs_and_outputs_keep_them_apart(network):
+    graph = pipeline.lower(network)
+    plan = memory.plan(graph)
+    memory.check(graph, plan.offsets, plan.arena_bytes)
+    execute_symbolically(graph, plan)
+
+
+def test_all_outputs_of_an_op_are_apart_from_its_inputs():
+    sketch = Sketch((4, 4, 64)).quantize("i").exact_norm("n").store("a").store("b", DType.INT16, source="n")
+    graph = pipeline.lower(sketch.graph("a", "b"))
+    op = next(op for op in graph.ops if len(op.outputs) == 2)
+    plan = memory.plan(graph)
+    places = sorted((plan.offsets[name], graph.tensors[name].stored_bytes) for name in (*op.inputs, *op.outputs))
+    assert all(offset + size <= after for (offset, size), (after, _) in zip(places, places[1:]))
+    execute_symbolically(graph, plan)
+
+
+def execute_symbolically(graph: ir.Graph, plan: memory.Plan) -> None:
+    """Every byte remembers which value was written last, and must still hold it when it is read."""
     arena = np.full(plan.arena_bytes, -1, np.int64)
     value = {name: i for i, name in enumerate(graph.inputs)}
 
@@ -47,12 +72,14 @@ def test_no_two_live_tensors_share_a_byte(graph):
 
     for name in graph.inputs:
         arena[place(name)] = value[name]
-    for i, op in enumerate(graph.ops):
-        assert np.all(arena[place(op.input)] == value[op.input])
+    for op in graph.ops:
+        assert all(np.all(arena[place(name)] == value[name]) for name in op.inputs)
         in_place = isinstance(op, ir.Reshape) and plan.offsets[op.input] == plan.offsets[op.output]
-        value[op.output] = value[op.input] if in_place else 1000 + i
-        arena[place(op.output)] = value[op.output]
-        assert np.all(arena[place(op.input)] == value[op.input]), "an op overwrites its input"
+        for name in op.outputs:
+            value[name] = value[op.input] if in_place else 1000 + len(value)
+            arena[place(name)] = value[name]
+        touched = (*op.inputs, *op.outputs)
+        assert all(np.all(arena[place(name)] == value[name]) for name in touched), "an op overwrites what it holds"
     for name in graph.outputs:
         assert np.all(arena[place(name)] == value[name])
 
