@@ -142,9 +142,11 @@ def _batch_norm(call: LayerImport, source: Tensor) -> Tensor:
     if np.any(variance + np.float32(layer.epsilon) <= 0):
         raise call.error("its moving_variance plus epsilon is not positive", "set a larger epsilon")
 
+    # The affine op that it may become reads float32, and int8 with one scale.
+    plain = source.dtype not in (DType.BIT, DType.INT16) and len(source.fraction_bits) <= 1
     return call.emit(
         ir.BatchNorm,
-        source if source.dtype is not DType.BIT else call.builder.as_float(source),
+        source if plain else call.builder.as_float(source),
         Tensor(call.name, DType.FLOAT32, source.shape),
         gamma=call.constant("gamma", layer.gamma) if layer.scale else np.ones_like(mean),
         beta=call.constant("beta", layer.beta) if layer.center else np.zeros_like(mean),

@@ -162,3 +162,13 @@ def test_float_layers_that_stay_float_read_stored_tensors():
     y = norm("n")(binary("c")(storage("mid")(L.BatchNormalization(name="bn")(y))))
     graph = convert(x, lq.layers.QuantDense(2, kernel_quantizer="ste_sign", name="kept")(L.Flatten(name="f")(y)))
     assert [op.type for op in graph.ops][:4] == ["Quantize", "Elementwise", "Conv2D", "Quantize"]
+
+
+@pytest.mark.parametrize("bits, fraction_bits", [(16, 4), (8, [3, 4, 5])])
+def test_float_norms_of_stored_tensors(bits, fraction_bits):
+    x = image()
+    model = keras.Model(x, L.BatchNormalization(name="norm")(storage("in", fraction_bits, bits)(x)))
+    model.get_layer("norm").set_weights(np.array([[0.3, -0.7, 0.01], [1.2, 0, -1], [5, -3, 1], [9, 4, 2]]))
+    graph = pipeline.lower(keras_importer.import_model(model))
+    arrays = ir.evaluate(graph, {"image": images(3)})
+    np.testing.assert_allclose(arrays["norm"], model(images(3), training=False), rtol=1e-5, atol=1e-6)
