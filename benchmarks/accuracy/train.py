@@ -81,14 +81,23 @@ class Experiment:
         model.fit(batches, epochs=epochs, verbose=0, shuffle=False, callbacks=[*(callbacks or []), progress, backup])
         return epochs
 
-    def accuracy(self, model: keras.Model) -> float:
-        """Share of the test images whose largest output is their label's, ``model(x, training=False)``."""
-        return float(np.mean(self.outputs(model).argmax(1) == self.test[1]))
+    def accuracy(self, outputs: np.ndarray) -> float:
+        """Share of the test images whose largest output is their label's."""
+        return float(np.mean(outputs.argmax(1) == self.test[1]))
 
     def outputs(self, model: keras.Model) -> np.ndarray:
+        """``model(x, training=False)`` of the test images."""
         run = tf.function(lambda x: model(x, training=False))
         x = self.test[0]
         return np.concatenate([run(tf.constant(x[i : i + TEST_BATCH])) for i in range(0, len(x), TEST_BATCH)])
+
+    def outputs_of(self, step: str) -> np.ndarray:
+        """What the model that a step left makes of the test images, kept in a file."""
+        path = self.path(step, "npy")
+        if not path.is_file():
+            np.save(self.path(step, "part.npy"), self.outputs(self.model(step)))
+            self.path(step, "part.npy").replace(path)
+        return np.load(path)
 
     def run(self, step: str) -> dict[str, Any]:
         """Do a step, and those that it starts from, unless they are done; its record."""
@@ -156,11 +165,15 @@ class Progress(keras.callbacks.Callback):
 
 
 def _finish(e: Experiment, step: str, model: keras.Model, epochs: int, **more: Any) -> dict[str, Any]:
-    found = {"epochs": epochs, "accuracy": e.accuracy(model), **more}
     part = e.path(step, "part.keras")
     model.save(part)
     part.replace(e.path(step, "keras"))
-    return found
+    return {"epochs": epochs, "accuracy": e.accuracy(e.outputs_of(step)), **more}
+
+
+def _agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Share of the images for which both give the same class."""
+    return float(np.mean(one.argmax(1) == other.argmax(1)))
 
 
 def _steps_of(model: keras.Model) -> list[float]:
@@ -178,7 +191,7 @@ def train_clipped(e: Experiment, step: str, parent: str | None) -> dict[str, Any
     size = 2 if step.endswith("2") else 1
     if parent:
         model = clip_model(e.model(parent), step=size)
-        untrained = e.accuracy(model)
+        untrained = e.accuracy(e.outputs(model))
         return _finish(e, step, model, e.fit(model, 1, step), accuracy_before_stage2=untrained, steps=_steps_of(model))
     model = clip_model(NETWORKS[e.config["network"]](e.config["width"]), step=size)
     epochs = sum(stage["epochs"] for stage in e.config["stages"])
@@ -209,19 +222,15 @@ QUANTIZED: dict[str, dict[str, Any]] = {
 def quantize(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
     """`quantize_model` without training behind it; "bn": only batch norms, sums in 16 bits, other layers float32."""
     model = quantize_model(e.model(parent), e.calibration, **QUANTIZED[step.split("@")[0]])
-    same = float(np.mean(e.outputs(model).argmax(1) == e.outputs(e.model(parent)).argmax(1)))
-    return _finish(e, step, model, 0, agreement=same)
+    found = _finish(e, step, model, 0)
+    return {**found, "agreement": _agreement(e.outputs_of(step), e.outputs_of(parent))}
 
 
 def saturate(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
     """The clipped network with sums that saturate after every addition; nothing is trained."""
     model = saturate_partial_sums(e.model(parent))
     outputs = e.outputs(model)
-    return {
-        "epochs": 0,
-        "accuracy": float(np.mean(outputs.argmax(1) == e.test[1])),
-        "agreement": float(np.mean(outputs.argmax(1) == e.outputs(e.model(parent)).argmax(1))),
-    }
+    return {"epochs": 0, "accuracy": e.accuracy(outputs), "agreement": _agreement(outputs, e.outputs_of(parent))}
 
 
 def run_on_device(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
@@ -230,10 +239,10 @@ def run_on_device(e: Experiment, step: str, parent: str | None) -> dict[str, Any
     path = e.path(step, "lcb")
     atomic_write(path, larq_clip.convert_keras_model(model))
     outputs = larq_clip.Interpreter(str(path)).predict(e.test[0])
-    expected = e.outputs(model)
+    expected = e.outputs_of(parent)
     return {
         "epochs": 0,
-        "accuracy": float(np.mean(outputs.argmax(1) == e.test[1])),
+        "accuracy": e.accuracy(outputs),
         "differing_predictions": int(np.sum(outputs.argmax(1) != expected.argmax(1))),
         "largest_difference": float(np.max(np.abs(outputs - expected))),
         "file_bytes": path.stat().st_size,
