@@ -10,7 +10,7 @@ import numpy as np
 from larq_clip import fixed_point
 from larq_clip._keras import keras, tf
 from larq_clip.fixed_point import AffineFormat, BatchNorm
-from larq_clip.quantizers import PACKAGE, saturating_round
+from larq_clip.quantizers import PACKAGE, compute_exactly, saturating_round
 
 
 def _integer_or_none(name: str, value: Any) -> int | None:
@@ -28,6 +28,29 @@ def _checked_fraction_bits(value: Any) -> int | list[int] | None:
         assert isinstance(bits, list)
         return bits
     return _integer_or_none("fraction_bits", value)
+
+
+def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
+    """A layer's config, for a copy; that of a batch norm with `synchronized`, which Keras 2 leaves out of it."""
+    config = layer.get_config()
+    if type(layer) is keras.layers.BatchNormalization and layer.synchronized:
+        config["synchronized"] = True
+    return config
+
+
+@tf.custom_gradient
+def _rounded_product(mean: tf.Tensor, s: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """mean s, rounded to float64, for a mean that is a float32.
+
+    XLA would fuse the product and the difference that follows, without the rounding in between that NumPy does. Here
+    the products of mean with the upper 26 and the lower 27 bits of s are exact, so that fusing changes nothing.
+    """
+
+    def grad(dy):
+        return dy * s, dy * mean
+
+    upper = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(s, tf.int64), -(2**27)), tf.float64)
+    return mean * upper + mean * (s - upper), grad
 
 
 @keras.utils.register_keras_serializable(PACKAGE)
@@ -88,6 +111,7 @@ class FixedPointBatchNormalization(keras.layers.BatchNormalization):
         **kwargs,
     ):
         super().__init__(*args, **{**kwargs, "autocast": False})
+        compute_exactly(self)
         if variables not in fixed_point.VARIABLES:
             raise ValueError(f"variables is {variables!r}; accepted are {list(fixed_point.VARIABLES)}")
         if self.renorm or self.virtual_batch_size is not None or np.size(self.axis) != 1:
@@ -228,23 +252,26 @@ class FixedPointBatchNormalization(keras.layers.BatchNormalization):
         beta = tf.cast(self.beta, tf.float64) if self.center else tf.zeros_like(mean)
         if chosen.variable_fraction_bits is None:
             s = gamma / sigma
-            t = beta - mean * s
+            product = _rounded_product(mean, s) if self.variable_dtype == "float32" else mean * s
+            t = beta - product
         else:
             unit = 2.0**-chosen.variable_fraction_bits
             gamma, beta, mean, sigma = (saturating_round(v, wide, unit) for v in (gamma, beta, mean, sigma))
             sigma = tf.maximum(sigma, unit)
             s = gamma / sigma
-            t = (beta * sigma - mean * gamma) / sigma  # one rounding, too small to reach the next tie
+            # The products are exact; one rounding, too small to reach the next tie.
+            t = (beta * sigma - mean * gamma) / sigma
         unit = tf.constant(np.ldexp(1.0, -np.asarray(chosen.fraction_bits)), tf.float64)
         return saturating_round(s, wide, unit), saturating_round(t, fixed_point.OFFSET_BITS, unit)
 
     def get_config(self):
         return {
             **super().get_config(),
+            "synchronized": self.synchronized,
             "variables": self.quantized_variables,
             "fraction_bits": self.fraction_bits,
             "variable_fraction_bits": self.variable_fraction_bits,
         }
 
 
-__all__ = ["FixedPointBatchNormalization"]
+__all__ = ["FixedPointBatchNormalization", "config_of"]

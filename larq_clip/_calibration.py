@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from larq_clip import arithmetic, fixed_point
+from larq_clip._distribution import local_batches
 from larq_clip._keras import keras, lq, tf
 from larq_clip.quantizers import LARGEST_EXPONENT
 
@@ -27,15 +28,22 @@ def check_percentile(percentile: Any) -> Fraction:
 
 
 class AccumulatorHistogram(lq.quantizers.Quantizer):
-    """Counts how often each |accumulator| occurs; lets everything pass. Never part of a model handed out."""
+    """Counts how often each |accumulator| occurs; lets everything pass. Never part of a model handed out.
 
-    def __init__(self, **kwargs):
+    With positive_only, negative accumulators count as 0: a relu makes them 0 whatever a clip does to them.
+    """
+
+    def __init__(self, positive_only: bool = False, **kwargs):
         super().__init__(**{**kwargs, "autocast": False})
+        self.positive_only = positive_only
         self.counts = np.zeros(1, np.int64)
+        self.all_even = True
 
     def _count(self, accumulator: np.ndarray) -> None:
+        self.all_even = self.all_even and not np.any(accumulator % 2)
+        reach = np.maximum(accumulator, 0) if self.positive_only else np.abs(accumulator)
         # Accumulators are integers; pad values other than -1, 0 and 1 could make them others, which are rounded up.
-        found = np.bincount(np.ceil(np.abs(accumulator)).astype(np.int64).ravel())
+        found = np.bincount(np.ceil(reach).astype(np.int64).ravel())
         size = max(found.size, self.counts.size)
         self.counts = np.pad(self.counts, (0, size - self.counts.size)) + np.pad(found, (0, size - found.size))
 
@@ -44,13 +52,43 @@ class AccumulatorHistogram(lq.quantizers.Quantizer):
         return inputs
 
     def smallest_step(self, bits: int, percentile: Fraction) -> int:
-        """The smallest power of two s >= 1 with at least `percentile` percent of |a| <= s (2^(bits-1) - 1)."""
+        """The smallest power of two s >= 1 with at least `percentile` percent of |a| <= s (2^(bits-1) - 1).
+
+        Where all accumulators are even s >= 2, since that doubles the range and rounds nothing. Whether one is even
+        depends on the number of taps at its pixel only, so any image tells it for all.
+        """
         needed = percentile * int(self.counts.sum()) / 100
-        for exponent in range(LARGEST_EXPONENT + 1):
+        for exponent in range(1 if self.all_even else 0, LARGEST_EXPONENT + 1):
             largest = arithmetic.clip_limit(bits) << exponent
             if int(self.counts[: largest + 1].sum()) >= needed:
                 return 1 << exponent
         raise AssertionError("an accumulator exact in float32 is below 2^24, so the last step covers all of them")
+
+
+def feeds_relu_only(model: keras.Model, layer: Any) -> bool:
+    """Whether all that sees the accumulators of a layer is a relu: its own, or layers behind it; no bias in between."""
+    if layer.use_bias:
+        return False
+    if _is_relu(layer.activation):
+        return True
+    if layer.activation is not keras.activations.linear:
+        return False
+    models = [model, *(inner for inner in model.submodules if isinstance(inner, keras.Model))]
+    nodes = [node for each in models for depth in each._nodes_by_depth.values() for node in depth]
+    own = {id(node.outputs) for node in nodes if node.layer is layer}
+    seen_outside = any(id(tensor) in own for each in models for tensor in each.outputs)
+    consumers = [node.layer for node in nodes if any(id(tensor) in own for tensor in node.keras_inputs)]
+    return bool(consumers) and not seen_outside and all(map(_is_relu_layer, consumers))
+
+
+def _is_relu_layer(layer: Any) -> bool:
+    if type(layer) is keras.layers.ReLU:
+        return not layer.negative_slope and not layer.threshold
+    return type(layer) is keras.layers.Activation and _is_relu(layer.activation)
+
+
+def _is_relu(activation: Any) -> bool:
+    return activation is keras.activations.relu
 
 
 class ExponentHistogram:
@@ -137,11 +175,23 @@ def _batches(data: Any, name: str) -> Iterator[Any]:
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise TypeError(
             f"{name} is of type {type(data).__name__}; accepted are an array of inputs, a dict of such "
-            "arrays by input name, and an iterable (tf.data.Dataset, keras.utils.Sequence, list, generator) of "
-            "batches x or (x, y)"
+            "arrays by input name, and an iterable (tf.data.Dataset, distributed dataset, keras.utils.Sequence, list, "
+            "generator) of batches x or (x, y)"
         )
-    for batch in data:
-        yield keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+    _refuse_endless(data, name)
+    for distributed in data:
+        for batch in local_batches(distributed):
+            yield keras.utils.unpack_x_y_sample_weight(batch)[0] if isinstance(batch, tuple) else batch
+
+
+def _refuse_endless(data: Any, name: str) -> None:
+    cardinality = getattr(data, "cardinality", None)  # a method of datasets, an attribute of distributed ones
+    cardinality = cardinality() if callable(cardinality) else cardinality
+    if cardinality is not None and int(cardinality) == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"{name} is an infinite dataset, of which every batch would be used; accepted are finite ones, so leave "
+            "out repeat(), or give as many batches as you want with take(n)"
+        )
 
 
 def _check_inputs(model: keras.Model, inputs: Any, data_name: str) -> None:

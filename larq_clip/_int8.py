@@ -10,7 +10,7 @@ import numpy as np
 from larq_clip import arithmetic, fixed_point
 from larq_clip._keras import keras, tf
 from larq_clip._storage import Format, grid_steps
-from larq_clip.quantizers import PACKAGE, require_exact_dtype, saturating_round
+from larq_clip.quantizers import PACKAGE, compute_exactly, require_exact_dtype, saturating_round
 
 
 class _Int8(keras.layers.Layer):
@@ -22,6 +22,7 @@ class _Int8(keras.layers.Layer):
         self, *args, input_fraction_bits: Format = None, kernel_steps: Sequence[float] | None = None, **kwargs
     ):
         super().__init__(*args, **{**kwargs, "autocast": False})
+        compute_exactly(self)
         if (input_fraction_bits is None) != (kernel_steps is None):
             raise ValueError(
                 f"{type(self).__name__} '{self.name}' was given input_fraction_bits={input_fraction_bits!r} and "
@@ -119,10 +120,10 @@ class _Int8(keras.layers.Layer):
         input_steps = grid_steps(self.input_fraction_bits, inputs.shape[-1], f"layer '{self.name}'")
         inputs = saturating_round(tf.cast(inputs, tf.float64), 8, tf.constant(input_steps, tf.float64))
         # The integers times powers of two: every product and sum is exact in float64.
-        outputs = self._product(inputs, saturating_round(kernel * channels, 8, steps) / channels)
+        outputs = self._product(inputs, saturating_round(kernel * channels, 8, steps, power_of_two=False) / channels)
         if self.use_bias:
             bias = tf.cast(self.bias, tf.float64)
-            outputs += saturating_round(bias, fixed_point.OFFSET_BITS, tf.reshape(steps, [-1]))
+            outputs += saturating_round(bias, fixed_point.OFFSET_BITS, tf.reshape(steps, [-1]), power_of_two=False)
         return outputs if self.activation is None else self.activation(outputs)
 
     def _product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -163,7 +164,7 @@ class Int8Conv2D(_Int8, keras.layers.Conv2D):
         As the Keras layer's; float64.
 
     # Raises
-        ValueError: for other values; when built channels first, or in float16 or bfloat16.
+        ValueError: for other values; when built channels first, or with variables in float16 or bfloat16.
 
     # References
         - Vorabbi et al., "Optimizing data-flow in binary neural networks", section 3, where these layers stay float.

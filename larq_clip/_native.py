@@ -51,6 +51,7 @@ class OpInfo(Structure):
         ("type", c_char_p),
         ("kernel", c_char_p),
         ("binary_macs", c_uint64),
+        ("int8_macs", c_uint64),
         ("float_macs", c_uint64),
         ("nanoseconds", c_uint64),
     ]

@@ -10,7 +10,9 @@ import numpy as np
 
 from larq_clip import arithmetic, fixed_point
 from larq_clip import layers as ours
+from larq_clip._batch_norm import config_of
 from larq_clip._calibration import ExponentHistogram
+from larq_clip._distribution import Workers
 from larq_clip._graph import INT8, QUANTIZERS, Call, Graph, is_elementwise, is_symbolic, refusal
 from larq_clip._keras import keras, tf
 
@@ -173,8 +175,8 @@ class Quantization:
 
     # ---- Calibration ------------------------------------------------------------------------------------------------
 
-    def calibrate(self, batches: list[Any], percentile: Fraction) -> None:
-        """Choose fraction bits for every tensor to be stored, from one pass of the float model over the data."""
+    def calibrate(self, batches: list[Any], percentile: Fraction, workers: Workers) -> None:
+        """Choose fraction bits for every tensor to be stored, from one pass of the float model over all data."""
         places = list(self.stored)
         if not places:
             return
@@ -182,7 +184,9 @@ class Quantization:
         probe = keras.Model(self.graph.model.inputs, list(self.stored.values()))
         for inputs in _chunks(batches):
             for histogram, value in zip(histograms, _outputs(probe, inputs)):
-                histogram.add(np.asarray(value))
+                histogram.add(np.asarray(value).astype(np.float64))
+        for histogram in histograms:
+            histogram.counts = workers.sum(histogram.counts)
         for (position, bits), histogram in zip(places, histograms):
             largest = histogram.covering(percentile, self.by_channel)
             self.formats[position, bits] = fixed_point.storage_fraction_bits(largest, bits).tolist()
@@ -282,7 +286,7 @@ class Quantization:
             if first is not call and (fixed and call.kind == "float" or fixed != (first.position in self.fixed)):
                 raise refusal(original, "it is called more than once", "layers of their own for each place")
             return self.replaced[id(original)]
-        config = original.get_config()
+        config = _without_mixed_precision(config_of(original))
         if call.kind == "add":
             layer = ours.Add(name=original.name)
         elif call.kind == "concatenate":
@@ -312,8 +316,8 @@ class Quantization:
 
     # ---- Report -----------------------------------------------------------------------------------------------------
 
-    def report(self, quantized: keras.Model, batches: list[Any]) -> list[LayerReport]:
-        """Compare the outputs of all layers with those of the float model."""
+    def report(self, quantized: keras.Model, batches: list[Any], workers: Workers) -> list[LayerReport]:
+        """Compare the outputs of all layers with those of the float model, over all data."""
         rows, floats, integers = [], [], []
         for call in self.graph.calls:
             if call.kind != "output" and self._first(call) is call:
@@ -337,6 +341,7 @@ class Quantization:
                 noise[i] += np.sum((y - found) ** 2)
                 flips[i] += np.count_nonzero((np.asarray(x) < 0) != (np.asarray(seen) < 0))
                 signs[i] += np.size(x)
+        signal, noise, flips, signs = workers.gather(np.stack([signal, noise, flips, signs])).sum(0)
         with np.errstate(divide="ignore", invalid="ignore"):
             decibels = np.where(noise == 0, np.inf, 10 * np.log10(signal / noise))
         return [
@@ -366,6 +371,17 @@ def _describe(layer: Any) -> str:
 
 def _operand(tensors: Any) -> Tensor:
     return tensors[0] if isinstance(tensors, list) else tensors
+
+
+def _without_mixed_precision(config: Any) -> Any:
+    """A config, and those in it, with float32 in place of mixed-precision policies, whose sums are not exact."""
+    if isinstance(config, (list, tuple)):
+        return [_without_mixed_precision(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "Policy" and config.get("config", {}).get("name", "").startswith("mixed_"):
+        return "float32"
+    return {key: _without_mixed_precision(value) for key, value in config.items()}
 
 
 def _span(fraction_bits: Any) -> str:

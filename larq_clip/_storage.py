@@ -9,7 +9,7 @@ import numpy as np
 
 from larq_clip import fixed_point
 from larq_clip._keras import keras, tf
-from larq_clip.quantizers import PACKAGE, saturating_round
+from larq_clip.quantizers import PACKAGE, compute_exactly, saturating_round
 
 Format = int | Sequence[int] | None
 
@@ -32,6 +32,7 @@ class _Storing(keras.layers.Layer):
     def __init__(self, *args, bits: int | None = 8, fraction_bits: Format = None, **kwargs):
         # Casting an exact sum to the dtype of the layer would round it once more.
         super().__init__(*args, **{**kwargs, "autocast": False})
+        compute_exactly(self)
         if bits not in self._accepted_bits():
             raise ValueError(f"bits is {bits!r}; accepted are {list(self._accepted_bits())}")
         self.bits = bits

@@ -36,6 +36,7 @@ class OpInfo:
     type: str
     kernel: str
     binary_macs: int
+    int8_macs: int
     float_macs: int
     nanoseconds: int
 
@@ -173,6 +174,7 @@ class Interpreter:
                     raw.type.decode(),
                     raw.kernel.decode(),
                     raw.binary_macs,
+                    raw.int8_macs,
                     raw.float_macs,
                     raw.nanoseconds,
                 )

@@ -5,7 +5,8 @@
 output = activation(accumulator_quantizer(input_quantizer(input) * kernel_quantizer(kernel)) + bias)
 
 They are subclasses of Larq's layers, so summary, metrics, pad values and constraints work as there. With
-``accumulator_quantizer=None`` they compute what Larq's layers compute.
+``accumulator_quantizer=None`` they compute what Larq's layers compute. With one they compute in float32 also under a
+mixed-precision policy, and return float32, since float16 holds no integer above 2048 and bfloat16 none above 256.
 
 `FixedPointBatchNormalization`, `StorageQuantizer`, `Add`, `Concatenate`, `Int8Conv2D`, `Int8DepthwiseConv2D` and
 `Int8Dense` compute exactly what `larq_clip.fixed_point` does in NumPy, in float64 where float32 cannot.
@@ -14,12 +15,31 @@ They are subclasses of Larq's layers, so summary, metrics, pad values and constr
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 from larq_clip._batch_norm import FixedPointBatchNormalization
 from larq_clip._int8 import Int8Conv2D, Int8Dense, Int8DepthwiseConv2D
 from larq_clip._keras import keras, lq, tf
 from larq_clip._storage import Add, Concatenate, StorageQuantizer
-from larq_clip.quantizers import PACKAGE, AccumulatorClip, require_exact_dtype
+from larq_clip.quantizers import EXACT_DTYPES, PACKAGE, AccumulatorClip, compute_exactly, require_exact_dtype
+
+
+def _exact_quantizer(quantizer: Any, layer: keras.layers.Layer) -> Any:
+    """A copy of a quantizer that a mixed-precision policy makes compute in 16 bits, in the dtype of its layer.
+
+    In float16 a weight of -1e-8 is -0, which has the sign +1. A copy, since the object may serve other layers.
+    """
+    if not isinstance(quantizer, keras.layers.Layer) or quantizer.compute_dtype in EXACT_DTYPES:
+        return quantizer
+    if quantizer.weights:
+        raise ValueError(
+            f"quantizer '{quantizer.name}' ({type(quantizer).__name__}) of layer '{layer.name}' computes in "
+            f"{quantizer.compute_dtype} and has weights; build it with dtype='float32'"
+        )
+    copy = type(quantizer).from_config({**quantizer.get_config(), "dtype": layer.compute_dtype})
+    if hasattr(quantizer, "_custom_metrics"):  # which Larq keeps out of the config
+        copy._custom_metrics = quantizer._custom_metrics
+    return copy
 
 
 class _AccumulatorQuantizer(keras.layers.Layer):
@@ -28,6 +48,11 @@ class _AccumulatorQuantizer(keras.layers.Layer):
     def __init__(self, *args, accumulator_quantizer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.accumulator_quantizer = lq.quantizers.get(accumulator_quantizer)
+        if self.accumulator_quantizer is not None:
+            compute_exactly(self)
+            if self.compute_dtype in EXACT_DTYPES:
+                for name in ("input_quantizer", "kernel_quantizer"):
+                    setattr(self, name, _exact_quantizer(getattr(self, name), self))
 
     def build(self, input_shape):
         if self.accumulator_quantizer is not None:
@@ -78,14 +103,14 @@ class QuantConv2D(_AccumulatorQuantizer, lq.layers.QuantConv2D):
         others: as in `larq.layers.QuantConv2D`.
 
     # Input shape
-        ``(batch, height, width, channels)`` float32 or float64, or channels first.
+        ``(batch, height, width, channels)`` float32 or float64 (others are cast), or channels first.
 
     # Output shape
         ``(batch, new_height, new_width, filters)``, or channels first.
 
     # Raises
-        ValueError: when built with an accumulator_quantizer in float16 or bfloat16, or with the `AccumulatorClip`
-            object of another layer.
+        ValueError: when built with an accumulator_quantizer and variables in float16 or bfloat16, or with the
+            `AccumulatorClip` object of another layer.
 
     # References
         - Vorabbi et al., "Optimizing data-flow in binary neural networks", section 3.3.
@@ -132,8 +157,8 @@ class QuantDense(_AccumulatorQuantizer, lq.layers.QuantDense, _AccumulatorDense)
         ``(batch, ..., units)``.
 
     # Raises
-        ValueError: when built with an accumulator_quantizer in float16 or bfloat16, or with the `AccumulatorClip`
-            object of another layer.
+        ValueError: when built with an accumulator_quantizer and variables in float16 or bfloat16, or with the
+            `AccumulatorClip` object of another layer.
 
     # References
         - Vorabbi et al., "Optimizing data-flow in binary neural networks", section 3.3.

@@ -56,9 +56,18 @@ def require_exact_dtype(dtype: Any, owner: str) -> None:
     if name not in EXACT_DTYPES:
         raise ValueError(
             f"{owner} computes in {name}, in which an accumulator is not exact; accepted are "
-            f"{' and '.join(EXACT_DTYPES)}. Build the layer with dtype='float32', or leave the global mixed-precision "
-            f"policy for the binary layers"
+            f"{' and '.join(EXACT_DTYPES)}, and for layers mixed-precision policies, under which they compute in the "
+            "dtype of their variables. Build the layer with dtype='float32'"
         )
+
+
+def compute_exactly(layer: keras.layers.Layer) -> None:
+    """Under a mixed-precision policy, let a layer compute in the dtype of its variables: float32.
+
+    Under the policies "float16" and "bfloat16" its variables are too narrow themselves; `require_exact_dtype` refuses.
+    """
+    if layer.compute_dtype not in EXACT_DTYPES and layer.variable_dtype in EXACT_DTYPES:
+        layer._set_dtype_policy(layer.variable_dtype)
 
 
 def round_half_up(x: tf.Tensor) -> tf.Tensor:
@@ -70,12 +79,25 @@ def round_half_up(x: tf.Tensor) -> tf.Tensor:
     return lower + tf.cast(x - lower >= 0.5, x.dtype)
 
 
-def saturating_round(x: tf.Tensor, bits: int, step: float) -> tf.Tensor:
+def round_quotient(x: tf.Tensor, step: tf.Tensor, limit: int) -> tf.Tensor:
+    """floor(x / step + 1/2) saturated to +-`limit`, in float64, where x has 24 bits at most and the step 8.
+
+    XLA multiplies by the rounded reciprocal of a constant instead of dividing. That can be an integer off at a tie
+    where the step is no power of two; products of steps and half integers are exact, and tell.
+    """
+    quotient = tf.clip_by_value(round_half_up(x / step), -limit, limit)
+    above = tf.cast((quotient + 0.5) * step <= x, x.dtype)
+    below = tf.cast((quotient - 0.5) * step > x, x.dtype)
+    return tf.clip_by_value(quotient + above - below, -limit, limit)
+
+
+def saturating_round(x: tf.Tensor, bits: int, step: float, power_of_two: bool = True) -> tf.Tensor:
     r"""Put x on the symmetric grid of `bits` bits.
 
     \\[ q(x) = s \cdot \mathrm{clip}(\lfloor x / s + 1/2 \rfloor, \pm (2^{b-1} - 1)) \\]
 
-    The gradient is 1 for |x| <= s (2^(b-1) - 1), the largest point of the grid, and 0 beyond.
+    The gradient is 1 for |x| <= s (2^(b-1) - 1), the largest point of the grid, and 0 beyond. Steps that are not powers
+    of two are those of `round_quotient`.
     """
     limit = arithmetic.clip_limit(bits)
 
@@ -84,6 +106,8 @@ def saturating_round(x: tf.Tensor, bits: int, step: float) -> tf.Tensor:
         def grad(dy):
             return tf.where(tf.abs(x) <= limit * step, dy, tf.zeros_like(dy))
 
+        if not power_of_two:
+            return step * round_quotient(x, step, limit), grad
         return step * tf.clip_by_value(round_half_up(x / step), -limit, limit), grad
 
     return _call(x)
@@ -108,6 +132,7 @@ class _ClipState:
                 trainable=False,
                 dtype=tf.int64,
                 name=f"accumulator_clip/{name}",
+                # Under a strategy each replica counts on its own; what is read is the sum over all.
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.SUM,
             )
@@ -215,7 +240,8 @@ class AccumulatorClip(lq.quantizers.Quantizer):
     def saturation(self) -> float:
         """Share of the accumulators beyond the range, over all training steps since the last reset with the clip on.
 
-        NaN where there was none.
+        NaN where there was none. Under `tf.distribute` that of all replicas together; with several workers reading it
+        is a collective operation, so all of them must.
         """
         if self._state is None or not (total := int(self._state.total.numpy())):
             return float("nan")

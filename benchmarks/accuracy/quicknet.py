@@ -10,7 +10,6 @@ random splits. Writes benchmarks/results/quicknet.json and quicknet_flips.png.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 import machine  # noqa: E402
 import quicknet_measure as measure  # noqa: E402
 import quicknet_model  # noqa: E402
+from quicknet_tables import CLIP, RECORD, clip_table, replace_rows  # noqa: E402
 
 from larq_clip._keras import keras  # noqa: E402
 from larq_clip.models import binary_layers  # noqa: E402
@@ -117,11 +117,11 @@ class Experiment:
         return [
             Variant("plain", None, splits, calibrated=False),
             *(Variant(f"step {step}", fixed(step), splits, calibrated=False) for step in (1, 2, 4, 8)),
-            *(Variant(f"auto {p}", by(covering(p)), splits, percentile=p) for p in PERCENTILES),
+            *(Variant(f"both sides {p}", by(covering(p)), splits) for p in PERCENTILES),
             *(Variant(f"sequential {p}", sequential(covering(p)), sequential_splits) for p in PERCENTILES[1:3]),
             Variant("least squares", by(measure.least_squares), splits),
             Variant("least squares of relu", by(measure.least_squares_relu), splits),
-            *(Variant(f"positive {p}", by(covering(p, positive=True)), splits) for p in PERCENTILES[1:3]),
+            *(Variant(f"auto {p}", by(measure.as_clip_model(p)), splits, percentile=p) for p in PERCENTILES[1:3]),
         ]
 
     def check_auto(self, variant: Variant, photos: NDArray[np.int64]) -> None:
@@ -204,11 +204,11 @@ def write_chart(results: list[dict], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
-    drawn = [result for result in results if result["variant"].startswith(("step", "auto"))]
+    drawn = [result for result in results if result["variant"].startswith(("step", "both", "auto"))]
     colours = pyplot.get_cmap("tab10").colors
     for result, colour in zip(drawn, colours):
         flipped = result["flipped_signs"]
-        style = "--" if result["variant"].startswith("step") else "-"
+        style = {"step": "--", "both": ":", "auto": "-"}[result["variant"].split()[0]]
         label = f"{result['variant']} (agreement {result['agreement_all']:.0%})"
         axes.plot(
             list(flipped), [100 * share for share in flipped.values()], style, marker="o", ms=3, c=colour, label=label
@@ -223,27 +223,6 @@ def write_chart(results: list[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def table(results: list[dict]) -> str:
-    """The main figures as a Markdown table."""
-    lines = [
-        "| variant | top-1 | agreement | softmax distance | flipped, last layer | steps |",
-        "|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        figures = [
-            f"{scale * result[name]:.{digits}f} ± {scale * result[f'{name}_spread']:.{digits}f}{unit}"
-            for name, scale, digits, unit in (
-                ("accuracy", 100, 1, " %"),
-                ("agreement", 100, 1, " %"),
-                ("softmax_distance", 1, 3, ""),
-            )
-        ]
-        last = list(result["flipped_signs"].values())[-1]
-        steps = " ".join(map(str, result["steps"][0]["steps"])) if result["steps"] else "–"
-        lines.append(f"| {result['variant']} | {' | '.join(figures)} | {100 * last:.1f} % | {steps} |")
-    return "\n".join(lines)
-
-
 def measure_all(experiment: Experiment, splits: list[NDArray[np.int64]], sequential_splits: int) -> list[dict]:
     """The figures of all variants, each with what it was measured on."""
     described = machine.describe()
@@ -253,7 +232,7 @@ def measure_all(experiment: Experiment, splits: list[NDArray[np.int64]], sequent
     variants = experiment.variants(len(splits), sequential_splits)
     for number, variant in enumerate(variants, 1):
         figures = experiment.measure(variant, splits)
-        own = {"experiment": "clip a pretrained model", "model": experiment.model.name, "dataset": "ImageNet sample"}
+        own = {"experiment": CLIP, "model": experiment.model.name, "dataset": "ImageNet sample"}
         results.append({**own, **figures, "machine": described, "date": date, "command": COMMAND})
         spent = time.monotonic() - start
         print(f"{number}/{len(variants)} {variant.name}: {spent:.0f} s", flush=True)
@@ -270,7 +249,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sequential-splits", type=int, default=3, help="of them, for the slow variants (default 3)")
     parser.add_argument("--calibration", type=int, default=20, help="photos to choose steps on (default 20)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS / "quicknet.json")
+    parser.add_argument("--output", type=Path, default=RECORD)
     parser.add_argument("--chart", type=Path, default=RESULTS / "quicknet_flips.png")
     options = parser.parse_args(arguments)
     if options.splits < 1 or options.sequential_splits < 1:
@@ -294,9 +273,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"against the golden outputs: {against_golden}", flush=True)
     results = measure_all(experiment, splits, options.sequential_splits)
     results[0].update(against_golden)
-    options.output.write_text(json.dumps(results, indent=1) + "\n")
+    replace_rows(options.output, CLIP, results)
     write_chart(results, options.chart)
-    print(table(results))
+    print(clip_table(results))
 
 
 if __name__ == "__main__":

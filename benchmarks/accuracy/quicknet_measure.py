@@ -156,6 +156,13 @@ def least_squares_relu(a: NDArray[np.int64], counts: NDArray[np.int64]) -> int:
     return least_squares(np.maximum(a, 0), counts)
 
 
+def as_clip_model(percentile: float) -> Rule:
+    """What clip_model does in front of a relu: `smallest_covering` of the positive side, and 2 at least if all are
+    even."""
+    covering = smallest_covering(percentile, positive=True)
+    return lambda a, counts: max(covering(a, counts), 1 if counts[a % 2 == 1].any() else 2)
+
+
 def smallest_covering(percentile: float, positive: bool = False) -> Rule:
     """A rule: the smallest step such that at most 100 - `percentile` percent are beyond the range, on both sides or
     only on the positive one."""

@@ -12,12 +12,20 @@ class DType(object):
     Int16 = 2
     Int32 = 3
     Float32 = 4
+    Int64 = 5
 
 
 class Epilogue(object):
     Threshold = 0
     Clip = 1
     Affine = 2
+    FixedPoint = 3
+
+
+class StepKind(object):
+    Relu = 0
+    Affine = 1
+    Add = 2
 
 
 class Activation(object):
@@ -37,6 +45,10 @@ class OpParams(object):
     Affine = 8
     Softmax = 9
     Reshape = 10
+    Int8Conv2D = 11
+    Elementwise = 12
+    Quantize = 13
+    Concatenate = 14
 
 
 class Tensor(object):
@@ -280,6 +292,208 @@ def CreateWindow(builder, kernelH, kernelW, strideH, strideW, dilationH, dilatio
     return builder.Offset()
 
 
+class Step(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Step()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsStep(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def StepBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Step
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Step
+    def Kind(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+    # Step
+    def Multiplier(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+    # Step
+    def Offset(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+    # Step
+    def Operand(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Step
+    def Shift(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+    # Step
+    def OperandShift(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+def StepStart(builder): builder.StartObject(6)
+def StepAddKind(builder, kind): builder.PrependUint8Slot(0, kind, 0)
+def StepAddMultiplier(builder, multiplier): builder.PrependInt32Slot(1, multiplier, -1)
+def StepAddOffset(builder, offset): builder.PrependInt32Slot(2, offset, -1)
+def StepAddOperand(builder, operand): builder.PrependUint32Slot(3, operand, 0)
+def StepAddShift(builder, shift): builder.PrependInt32Slot(4, shift, -1)
+def StepAddOperandShift(builder, operandShift): builder.PrependInt32Slot(5, operandShift, -1)
+def StepEnd(builder): return builder.EndObject()
+
+
+class Store(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Store()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsStore(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def StoreBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Store
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Store
+    def Shift(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+    # Store
+    def Thresholds(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+    # Store
+    def Invert(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+def StoreStart(builder): builder.StartObject(3)
+def StoreAddShift(builder, shift): builder.PrependInt32Slot(0, shift, -1)
+def StoreAddThresholds(builder, thresholds): builder.PrependInt32Slot(1, thresholds, -1)
+def StoreAddInvert(builder, invert): builder.PrependInt32Slot(2, invert, -1)
+def StoreEnd(builder): return builder.EndObject()
+
+
+class FixedPoint(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = FixedPoint()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsFixedPoint(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def FixedPointBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # FixedPoint
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # FixedPoint
+    def Steps(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = Step()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # FixedPoint
+    def StepsLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # FixedPoint
+    def StepsIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        return o == 0
+
+    # FixedPoint
+    def Stores(self, j):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            x = self._tab.Vector(o)
+            x += flatbuffers.number_types.UOffsetTFlags.py_type(j) * 4
+            x = self._tab.Indirect(x)
+            obj = Store()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # FixedPoint
+    def StoresLength(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.VectorLen(o)
+        return 0
+
+    # FixedPoint
+    def StoresIsNone(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        return o == 0
+
+def FixedPointStart(builder): builder.StartObject(2)
+def FixedPointAddSteps(builder, steps): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(steps), 0)
+def FixedPointStartStepsVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def FixedPointAddStores(builder, stores): builder.PrependUOffsetTRelativeSlot(1, flatbuffers.number_types.UOffsetTFlags.py_type(stores), 0)
+def FixedPointStartStoresVector(builder, numElems): return builder.StartVector(4, numElems, 4)
+def FixedPointEnd(builder): return builder.EndObject()
+
+
 class BinaryConv2D(object):
     __slots__ = ['_tab']
 
@@ -382,7 +596,17 @@ class BinaryConv2D(object):
             return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
         return -1
 
-def BinaryConv2DStart(builder): builder.StartObject(11)
+    # BinaryConv2D
+    def FixedPoint(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = FixedPoint()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+def BinaryConv2DStart(builder): builder.StartObject(12)
 def BinaryConv2DAddWindow(builder, window): builder.PrependStructSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(window), 0)
 def BinaryConv2DAddGroups(builder, groups): builder.PrependUint32Slot(1, groups, 1)
 def BinaryConv2DAddPadValue(builder, padValue): builder.PrependInt8Slot(2, padValue, 0)
@@ -394,7 +618,169 @@ def BinaryConv2DAddThresholds(builder, thresholds): builder.PrependInt32Slot(7, 
 def BinaryConv2DAddInvert(builder, invert): builder.PrependInt32Slot(8, invert, -1)
 def BinaryConv2DAddMultiplier(builder, multiplier): builder.PrependInt32Slot(9, multiplier, -1)
 def BinaryConv2DAddOffset(builder, offset): builder.PrependInt32Slot(10, offset, -1)
+def BinaryConv2DAddFixedPoint(builder, fixedPoint): builder.PrependUOffsetTRelativeSlot(11, flatbuffers.number_types.UOffsetTFlags.py_type(fixedPoint), 0)
 def BinaryConv2DEnd(builder): return builder.EndObject()
+
+
+class Int8Conv2D(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Int8Conv2D()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsInt8Conv2D(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def Int8Conv2DBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Int8Conv2D
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Int8Conv2D
+    def Window(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            x = o + self._tab.Pos
+            obj = Window()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+    # Int8Conv2D
+    def Groups(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 1
+
+    # Int8Conv2D
+    def Weights(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Int8Conv2D
+    def Bias(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return -1
+
+    # Int8Conv2D
+    def FixedPoint(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = FixedPoint()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+def Int8Conv2DStart(builder): builder.StartObject(5)
+def Int8Conv2DAddWindow(builder, window): builder.PrependStructSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(window), 0)
+def Int8Conv2DAddGroups(builder, groups): builder.PrependUint32Slot(1, groups, 1)
+def Int8Conv2DAddWeights(builder, weights): builder.PrependUint32Slot(2, weights, 0)
+def Int8Conv2DAddBias(builder, bias): builder.PrependInt32Slot(3, bias, -1)
+def Int8Conv2DAddFixedPoint(builder, fixedPoint): builder.PrependUOffsetTRelativeSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(fixedPoint), 0)
+def Int8Conv2DEnd(builder): return builder.EndObject()
+
+
+class Elementwise(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Elementwise()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsElementwise(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def ElementwiseBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Elementwise
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Elementwise
+    def FixedPoint(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            x = self._tab.Indirect(o + self._tab.Pos)
+            obj = FixedPoint()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
+def ElementwiseStart(builder): builder.StartObject(1)
+def ElementwiseAddFixedPoint(builder, fixedPoint): builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(fixedPoint), 0)
+def ElementwiseEnd(builder): return builder.EndObject()
+
+
+class Quantize(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Quantize()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsQuantize(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def QuantizeBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Quantize
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+def QuantizeStart(builder): builder.StartObject(0)
+def QuantizeEnd(builder): return builder.EndObject()
+
+
+class Concatenate(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Concatenate()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsConcatenate(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def ConcatenateBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Concatenate
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+def ConcatenateStart(builder): builder.StartObject(0)
+def ConcatenateEnd(builder): return builder.EndObject()
 
 
 class BitMaxPool2D(object):

@@ -118,6 +118,9 @@ class SaturationMonitor(keras.callbacks.Callback):
       per layer, the range as dashed lines, the share beyond in the title.
     - `log_dir`: TensorBoard's histograms "<layer>/accumulator", ... and the scalar "<layer>/share_beyond".
 
+    With several workers (`tf.distribute`) all of them need this callback with the same samples, since all measure
+    together; the chief alone writes.
+
     CSV and plots are written through a temporary file and a rename, so they are whole at any time. Training that
     resumes at an epoch continues the CSV file: rows of that epoch, written before the interruption, are replaced; rows
     of later epochs are another training's, and refused.
@@ -212,7 +215,7 @@ def _folder(path: Path) -> Path:
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"cannot write plots into {path}: it is a file; give the path of a folder")
     if not path.exists():
-        write_target(path).mkdir()
+        write_target(path).mkdir(exist_ok=True)  # of several workers another one may have been faster
     write_target(path / "epoch")
     return path
 

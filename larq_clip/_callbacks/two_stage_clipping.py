@@ -9,6 +9,7 @@ from typing import Any
 from larq_clip._callbacks.arguments import integer_from, number
 from larq_clip._callbacks.learning_rate import RateRestart
 from larq_clip._callbacks.progress import Progress
+from larq_clip._distribution import Workers
 from larq_clip._keras import keras
 from larq_clip.models import require_clips
 from larq_clip.quantizers import AccumulatorClip
@@ -54,6 +55,9 @@ class TwoStageClipping(keras.callbacks.Callback):
     models). These get no gradient, so a large share is a dead zone; a larger step makes it smaller. In stage 1 the
     value is NaN, so that every epoch has the same keys: History and CSVLogger then show one column per layer.
     Callbacks see the keys if they come after this one in the list; Keras' own History always does.
+
+    Under `tf.distribute` the shares are those of all replicas together, and with several workers all go by the chief's
+    value of `monitor`, so that they switch at the same step. Each of them needs this callback.
 
     Validation during an epoch runs in the stage of that epoch. After training the model stays in the stage of the last
     epoch. Nothing is retraced at the switch.
@@ -204,10 +208,12 @@ class TwoStageClipping(keras.callbacks.Callback):
 
     def _observe(self, epoch: int, monitor: str, logs: dict[str, Any]) -> None:
         """Keep the epoch's value, and begin stage 2 with the next epoch if that makes a plateau."""
-        if monitor not in logs:
-            self._say_missing(epoch, monitor, list(logs))
         value = logs.get(monitor)
-        self._progress.values[epoch] = None if value is None else float(value)
+        # Of several workers all go by the chief's value, so that they switch at the same epoch.
+        known, chief = Workers(self.model).gather([value is not None, math.nan if value is None else float(value)])[0]
+        if not known:
+            self._say_missing(epoch, monitor, list(logs))
+        self._progress.values[epoch] = float(chief) if known else None
         self._decide(epoch + 1)
 
     def _decide(self, next_epoch: int) -> None:

@@ -44,9 +44,9 @@ static void print_json_ops(const run_report *report, const lqc_session *session)
     }
     fputs(i == 0 ? "\n    {\"name\": " : ",\n    {\"name\": ", stdout);
     print_json_string(info.name);
-    printf(", \"type\": \"%s\", \"kernel\": \"%s\", \"binary_macs\": %" PRIu64 ", \"float_macs\": %" PRIu64
-           ", \"nanoseconds\": %" PRIu64 "}",
-           info.type, info.kernel, info.binary_macs, info.float_macs, mean_nanoseconds(report, i));
+    printf(", \"type\": \"%s\", \"kernel\": \"%s\", \"binary_macs\": %" PRIu64 ", \"int8_macs\": %" PRIu64
+           ", \"float_macs\": %" PRIu64 ", \"nanoseconds\": %" PRIu64 "}",
+           info.type, info.kernel, info.binary_macs, info.int8_macs, info.float_macs, mean_nanoseconds(report, i));
   }
   fputs("\n  ]", stdout);
 }

@@ -119,7 +119,15 @@ typedef struct lqc_model {
  * data must be aligned to LQC_FILE_ALIGNMENT. */
 LQC_API lqc_status lqc_model_load(lqc_model *model, const void *data, size_t size, lqc_error *error);
 
-typedef enum lqc_dtype { LQC_BIT = 0, LQC_INT8, LQC_INT16, LQC_INT32, LQC_FLOAT32, LQC_DTYPE_COUNT } lqc_dtype;
+typedef enum lqc_dtype {
+  LQC_BIT = 0,
+  LQC_INT8,
+  LQC_INT16,
+  LQC_INT32,
+  LQC_FLOAT32,
+  LQC_INT64, /* of constants inside a file; no tensor has it */
+  LQC_DTYPE_COUNT
+} lqc_dtype;
 
 typedef struct lqc_tensor_info {
   const char *name; /* inside the file, terminated */
@@ -181,6 +189,7 @@ typedef struct lqc_op_info {
   const char *type;     /* as in larq_clip.fbs, "BinaryConv2D" */
   const char *kernel;   /* "bconv2d_avx512" */
   uint64_t binary_macs; /* binary multiply-accumulates of one image */
+  uint64_t int8_macs;
   uint64_t float_macs;
   uint64_t nanoseconds; /* of the last run; 0 without options.profile */
 } lqc_op_info;

@@ -129,8 +129,14 @@ static ptrdiff_t place_of(const lqc_bconv_state *s, const lqc_region *region, ui
   return (ptrdiff_t)(((size_t)y * s->columns.size + (size_t)x) * s->input_pixel_words);
 }
 
-static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels, uint8_t *sums,
-                     uint8_t *joined) {
+/* What a thread keeps between accumulating and writing a tile. */
+typedef struct tile_scratch {
+  uint8_t *sums, *joined; /* of one group, of all */
+  void *fixed;            /* lqc_bconv_fixed_scratch() */
+} tile_scratch;
+
+static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels,
+                     const tile_scratch *scratch) {
   const lqc_bconv_state *s = work->state;
   ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
   size_t places[LQC_MAX_TILE_PIXELS]; /* output pixels */
@@ -156,18 +162,22 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
         .filter_words = s->filter_words,
         .out_channels = s->group_outputs,
         .initial = initial ? initial + g * s->sums_stride * s->sum_bytes : NULL,
-        .sums = sums,
+        .sums = scratch->sums,
         .sums_stride = s->sums_stride,
     };
     s->kernel->accumulate(&tile);
     if (s->groups > 1) {
-      join_sums(s, g, pixels, sums, joined);
+      join_sums(s, g, pixels, scratch->sums, scratch->joined);
     }
   }
-  const uint8_t *row_sums = s->groups > 1 ? joined : sums;
-  for (uint32_t p = 0; p < pixels; ++p) {
-    uint8_t *out = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
-    write_pixel(s, out, row_sums + p * s->joined_stride * s->sum_bytes, region->missing);
+  const uint8_t *row_sums = s->groups > 1 ? scratch->joined : scratch->sums;
+  for (uint32_t p = 0; p < pixels; ++p, row_sums += s->joined_stride * s->sum_bytes) {
+    if (s->epilogue == LQC_FIXED_POINT) {
+      lqc_run_bconv_fixed(s, work->node, places[p], row_sums, region->missing, scratch->fixed);
+    } else {
+      uint8_t *out = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
+      write_pixel(s, out, row_sums, region->missing);
+    }
   }
 }
 
@@ -190,8 +200,9 @@ static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t
   const bconv_work *work = context;
   const lqc_bconv_state *s = work->state;
   uint32_t max_pixels = s->kernel->max_pixels;
-  uint8_t *sums = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
-  uint8_t *joined = sums + max_pixels * s->sums_stride * s->sum_bytes;
+  tile_scratch scratch = {.sums = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes};
+  scratch.joined = scratch.sums + max_pixels * s->sums_stride * s->sum_bytes;
+  scratch.fixed = scratch.joined + (s->groups > 1 ? max_pixels * s->joined_stride * s->sum_bytes : 0);
   const lqc_region *region = find_region(s, begin);
   for (size_t tile = begin; tile < end; ++tile) {
     if (region + 1 < s->regions + s->region_count && region[1].first_tile == tile) {
@@ -199,7 +210,7 @@ static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t
     }
     uint32_t first = (uint32_t)(tile - region->first_tile) * max_pixels;
     uint32_t left = region->pixels - first;
-    run_tile(work, region, first, left < max_pixels ? left : max_pixels, sums, joined);
+    run_tile(work, region, first, left < max_pixels ? left : max_pixels, &scratch);
   }
 }
 

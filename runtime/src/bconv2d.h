@@ -2,7 +2,7 @@
 #ifndef LQC_BCONV2D_H
 #define LQC_BCONV2D_H
 
-#include "op.h"
+#include "fixed_point.h"
 
 /* K up to which |a| and 2p are exact in every epilogue (float32 holds integers to 2^24). */
 #define LQC_MAX_K (1u << 24)
@@ -39,6 +39,7 @@ typedef struct lqc_bconv_state {
   size_t input_pixel_words; /* between neighbouring pixels that the kernel reads */
   size_t input_group_words; /* between groups */
   size_t output_pixel_bytes;
+  lqc_fixed fixed; /* epilogue FixedPoint */
   const lqc_region *regions;
   size_t region_count, tile_count;
 } lqc_bconv_state;
@@ -52,6 +53,18 @@ uint32_t lqc_threshold_limit(int32_t threshold, uint32_t k, uint32_t clip_limit,
 void lqc_copy_bits(uint64_t *out, const uint64_t *in, uint32_t first, uint32_t count);
 
 uint32_t lqc_count_bits(const uint64_t *words, size_t count);
+
+/* ---- Epilogue FixedPoint ---------------------------------------------------------------------------------------- */
+
+/* Scratch memory of a pixel, multiple of LQC_ALIGNMENT. */
+size_t lqc_bconv_fixed_scratch(const lqc_bconv_state *s);
+
+lqc_status lqc_prepare_bconv_fixed(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *inputs,
+                                   const lqc_tensor *outputs, lqc_bconv_state *s);
+
+/* Writes output pixel `pixel` of every output, from its sums. */
+void lqc_run_bconv_fixed(const lqc_bconv_state *s, const lqc_node *node, size_t pixel, const void *sums,
+                         uint32_t missing, void *scratch);
 
 void lqc_run_bconv2d(const lqc_node *node, const lqc_runner *runner);
 

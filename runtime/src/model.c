@@ -11,12 +11,12 @@
 _Static_assert(CONSTANT_ALIGNMENT == LQC_FILE_ALIGNMENT, "constants are read in place");
 
 const char *lqc_dtype_name(lqc_dtype dtype) {
-  static const char *const names[] = {"bit", "int8", "int16", "int32", "float32"};
+  static const char *const names[] = {"bit", "int8", "int16", "int32", "float32", "int64"};
   return (unsigned)dtype < LQC_DTYPE_COUNT ? names[dtype] : "unknown";
 }
 
 size_t lqc_array_bytes(lqc_dtype dtype, const uint32_t *shape, uint32_t rank) {
-  static const size_t element_bytes[] = {8, 1, 2, 4, 4};
+  static const size_t element_bytes[] = {8, 1, 2, 4, 4, 8};
   size_t bytes = element_bytes[dtype];
   for (uint32_t i = 0; i < rank; ++i) {
     size_t n = dtype == LQC_BIT && i + 1 == rank ? lqc_words(shape[i]) : shape[i];
@@ -69,6 +69,9 @@ lqc_status lqc_read_tensor(const lqc_model_view *view, uint32_t index, lqc_tenso
   LQC_TRY(lqc_table_string(&t, name, true, &tensor->info.name));
   LQC_TRY(read_array(&t, dtype, shape, LQC_MAX_RANK, &tensor->info.dtype, &tensor->info.rank, tensor->info.shape,
                      &tensor->info.bytes));
+  if (tensor->info.dtype == LQC_INT64) {
+    return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "tensor '%s' is int64; only constants may be", tensor->info.name);
+  }
   if (tensor->info.rank == 2) {
     return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "tensor '%s' has 2 axes; accepted are 1 and 3", tensor->info.name);
   }

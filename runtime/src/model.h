@@ -11,6 +11,9 @@
 #define LQC_MAX_DIMENSION (1u << 24) /* of any axis */
 #define LQC_MAX_WINDOW 65535u        /* kernel, stride, dilation and padding */
 #define LQC_MAX_CONSTANT_RANK 4u
+#define LQC_MAX_INPUTS 16u /* of an op */
+#define LQC_MAX_OUTPUTS 4u /* of an op */
+#define LQC_MAX_STEPS 32u  /* of a FixedPoint */
 
 typedef struct lqc_model_view {
   uint64_t tag; /* LQC_MODEL_TAG once loaded */
@@ -54,7 +57,11 @@ typedef struct lqc_window {
   X(AVERAGE_POOL_2D, AveragePool2D) \
   X(AFFINE, Affine)                 \
   X(SOFTMAX, Softmax)               \
-  X(RESHAPE, Reshape)
+  X(RESHAPE, Reshape)               \
+  X(INT8_CONV_2D, Int8Conv2D)       \
+  X(ELEMENTWISE, Elementwise)       \
+  X(QUANTIZE, Quantize)             \
+  X(CONCATENATE, Concatenate)
 
 typedef enum lqc_op_kind {
   LQC_OP_NONE = 0,
@@ -64,17 +71,40 @@ typedef enum lqc_op_kind {
       LQC_OP_KIND_COUNT
 } lqc_op_kind;
 
-typedef enum lqc_epilogue { LQC_THRESHOLD = 0, LQC_CLIP, LQC_AFFINE, LQC_EPILOGUE_COUNT } lqc_epilogue;
+typedef enum lqc_epilogue { LQC_THRESHOLD = 0, LQC_CLIP, LQC_AFFINE, LQC_FIXED_POINT, LQC_EPILOGUE_COUNT } lqc_epilogue;
 typedef enum lqc_activation { LQC_NO_ACTIVATION = 0, LQC_RELU, LQC_ACTIVATION_COUNT } lqc_activation;
 
 #define LQC_NO_CONSTANT (-1)
 
+typedef enum lqc_step_kind { LQC_STEP_RELU = 0, LQC_STEP_AFFINE, LQC_STEP_ADD, LQC_STEP_COUNT } lqc_step_kind;
+
+/* Only constants that belong to the kind are set, an Affine's multiplier always; an Add's operand is an input from 1
+ * on. */
+typedef struct lqc_step {
+  lqc_step_kind kind;
+  uint32_t operand;
+  int32_t multiplier, offset, shift, operand_shift;
+} lqc_step;
+
+typedef struct lqc_store {
+  int32_t shift, thresholds, invert;
+} lqc_store;
+
+/* FixedPoint of the schema; no stores: the op has none. */
+typedef struct lqc_fixed_point {
+  uint32_t step_count, store_count; /* as many stores as the op has outputs */
+  lqc_step steps[LQC_MAX_STEPS];
+  lqc_store stores[LQC_MAX_OUTPUTS];
+} lqc_fixed_point;
+
 /* One op with the fields of every kind; a kind's own fields are set, the others hold "none". Constant indices are
- * below the number of constants or LQC_NO_CONSTANT. */
+ * below the number of constants or LQC_NO_CONSTANT, tensor indices below the number of tensors. */
 typedef struct lqc_op {
   const char *name;
   lqc_op_kind kind;
-  uint32_t index, input, output;
+  uint32_t index;
+  uint32_t input_count, output_count; /* 1 or more; what the kind accepts */
+  uint32_t inputs[LQC_MAX_INPUTS], outputs[LQC_MAX_OUTPUTS];
   lqc_window window;
   uint32_t groups;
   int8_t pad_value;
@@ -83,6 +113,7 @@ typedef struct lqc_op {
   lqc_epilogue epilogue;
   lqc_activation activation;
   int32_t weights, thresholds, invert, multiplier, offset, bias;
+  lqc_fixed_point fixed_point;
 } lqc_op;
 
 /* Copies the view out of a loaded model; false for NULL or one that was not loaded. A copy, because lqc_model is

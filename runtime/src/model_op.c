@@ -65,14 +65,87 @@ static lqc_status read_activation(const lqc_table *t, uint16_t slot, lqc_op *op)
   return LQC_OK;
 }
 
-static lqc_status read_binary_conv2d(const lqc_table *t, uint32_t constants, lqc_op *op) {
-  static const lqc_field groups = {1, "groups"}, clip_limit = {4, "clip_limit"};
-  int8_t epilogue = 0;
-  LQC_TRY(read_window(t, op));
+static lqc_status read_groups(const lqc_table *t, lqc_op *op) {
+  static const lqc_field groups = {1, "groups"};
   LQC_TRY(lqc_table_scalar(t, groups, &op->groups, 4));
   if (op->groups == 0 || op->groups > LQC_MAX_DIMENSION) {
     return fail_value(t, op, groups, op->groups, 1, LQC_MAX_DIMENSION);
   }
+  return LQC_OK;
+}
+
+/* A constant index that only one kind of step takes. */
+static lqc_status read_step_constant(const lqc_table *t, const lqc_op *op, lqc_field field, uint32_t constants,
+                                     bool belongs, int32_t *index) {
+  LQC_TRY(read_constant_index(t, op, field, constants, LQC_NO_CONSTANT, index));
+  if (*index != LQC_NO_CONSTANT && !belongs) {
+    return lqc_fail(t->error, LQC_ERROR_MALFORMED, "op '%s' (%s): step %u has %s, which its kind does not take",
+                    op->name, lqc_op_kind_name(op->kind), t->index, field.name);
+  }
+  return LQC_OK;
+}
+
+static lqc_status read_step(const lqc_table *t, uint32_t constants, const lqc_op *op, lqc_step *step) {
+  int8_t kind = 0;
+  *step = (lqc_step){.operand = 0};
+  LQC_TRY(read_byte(t, op, (lqc_field){0, "kind"}, 0, LQC_STEP_COUNT - 1, &kind));
+  step->kind = (lqc_step_kind)kind;
+  bool affine = step->kind == LQC_STEP_AFFINE, add = step->kind == LQC_STEP_ADD;
+  LQC_TRY(read_step_constant(t, op, (lqc_field){1, "multiplier"}, constants, affine, &step->multiplier));
+  LQC_TRY(read_step_constant(t, op, (lqc_field){2, "offset"}, constants, affine, &step->offset));
+  LQC_TRY(lqc_table_scalar(t, (lqc_field){3, "operand"}, &step->operand, 4));
+  LQC_TRY(read_step_constant(t, op, (lqc_field){4, "shift"}, constants, add, &step->shift));
+  LQC_TRY(read_step_constant(t, op, (lqc_field){5, "operand_shift"}, constants, add, &step->operand_shift));
+  if (affine && step->multiplier == LQC_NO_CONSTANT) {
+    return lqc_fail(t->error, LQC_ERROR_MALFORMED, "op '%s' (%s): step %u, Affine, has no multiplier", op->name,
+                    lqc_op_kind_name(op->kind), t->index);
+  }
+  if (add ? step->operand == 0 || step->operand >= op->input_count : step->operand != 0) {
+    return lqc_fail(t->error, LQC_ERROR_MALFORMED,
+                    "op '%s' (%s): step %u has operand %u of %u inputs; accepted are inputs from 1 on for Add, 0 for "
+                    "others",
+                    op->name, lqc_op_kind_name(op->kind), t->index, step->operand, op->input_count);
+  }
+  return LQC_OK;
+}
+
+static lqc_status read_fixed_point(const lqc_table *parent, lqc_field field, uint32_t constants, lqc_op *op) {
+  lqc_fixed_point *fixed = &op->fixed_point;
+  lqc_table t, child;
+  lqc_vector steps, stores;
+  LQC_TRY(lqc_table_table(parent, field, "FixedPoint", &t));
+  LQC_TRY(lqc_table_vector(&t, (lqc_field){0, "steps"}, 4, false, &steps));
+  LQC_TRY(lqc_table_vector(&t, (lqc_field){1, "stores"}, 4, true, &stores));
+  if (steps.count > LQC_MAX_STEPS) {
+    return lqc_fail(t.error, LQC_ERROR_UNSUPPORTED, "op '%s' (%s) has %u fixed-point steps; accepted are up to %u",
+                    op->name, lqc_op_kind_name(op->kind), steps.count, LQC_MAX_STEPS);
+  }
+  if (stores.count != op->output_count) {
+    return lqc_fail(t.error, LQC_ERROR_MALFORMED, "op '%s' (%s) has %u stores and %u outputs; accepted is as many",
+                    op->name, lqc_op_kind_name(op->kind), stores.count, op->output_count);
+  }
+  fixed->step_count = steps.count;
+  fixed->store_count = stores.count;
+  for (uint32_t i = 0; i < steps.count; ++i) {
+    LQC_TRY(lqc_vector_table(t.buffer, &steps, i, "Step", &child, t.error));
+    LQC_TRY(read_step(&child, constants, op, &fixed->steps[i]));
+  }
+  for (uint32_t i = 0; i < stores.count; ++i) {
+    lqc_store *store = &fixed->stores[i];
+    LQC_TRY(lqc_vector_table(t.buffer, &stores, i, "Store", &child, t.error));
+    LQC_TRY(read_constant_index(&child, op, (lqc_field){0, "shift"}, constants, LQC_NO_CONSTANT, &store->shift));
+    LQC_TRY(
+        read_constant_index(&child, op, (lqc_field){1, "thresholds"}, constants, LQC_NO_CONSTANT, &store->thresholds));
+    LQC_TRY(read_constant_index(&child, op, (lqc_field){2, "invert"}, constants, LQC_NO_CONSTANT, &store->invert));
+  }
+  return LQC_OK;
+}
+
+static lqc_status read_binary_conv2d(const lqc_table *t, uint32_t constants, lqc_op *op) {
+  static const lqc_field clip_limit = {4, "clip_limit"}, fixed_point = {11, "fixed_point"};
+  int8_t epilogue = 0;
+  LQC_TRY(read_window(t, op));
+  LQC_TRY(read_groups(t, op));
   LQC_TRY(read_byte(t, op, (lqc_field){2, "pad_value"}, -1, 1, &op->pad_value));
   LQC_TRY(read_constant_index(t, op, (lqc_field){3, "weights"}, constants, 0, &op->weights));
   LQC_TRY(lqc_table_scalar(t, clip_limit, &op->clip_limit, 4));
@@ -85,7 +158,23 @@ static lqc_status read_binary_conv2d(const lqc_table *t, uint32_t constants, lqc
   LQC_TRY(read_constant_index(t, op, (lqc_field){7, "thresholds"}, constants, LQC_NO_CONSTANT, &op->thresholds));
   LQC_TRY(read_constant_index(t, op, (lqc_field){8, "invert"}, constants, LQC_NO_CONSTANT, &op->invert));
   LQC_TRY(read_constant_index(t, op, (lqc_field){9, "multiplier"}, constants, LQC_NO_CONSTANT, &op->multiplier));
-  return read_constant_index(t, op, (lqc_field){10, "offset"}, constants, LQC_NO_CONSTANT, &op->offset);
+  LQC_TRY(read_constant_index(t, op, (lqc_field){10, "offset"}, constants, LQC_NO_CONSTANT, &op->offset));
+  if (op->epilogue == LQC_FIXED_POINT) {
+    return read_fixed_point(t, fixed_point, constants, op);
+  }
+  if (lqc_table_has(t, fixed_point)) {
+    return lqc_fail(t->error, LQC_ERROR_MALFORMED, "op '%s' (%s): fixed_point is given, but the epilogue is another",
+                    op->name, t->type);
+  }
+  return LQC_OK;
+}
+
+static lqc_status read_int8_conv2d(const lqc_table *t, uint32_t constants, lqc_op *op) {
+  LQC_TRY(read_window(t, op));
+  LQC_TRY(read_groups(t, op));
+  LQC_TRY(read_constant_index(t, op, (lqc_field){2, "weights"}, constants, 0, &op->weights));
+  LQC_TRY(read_constant_index(t, op, (lqc_field){3, "bias"}, constants, LQC_NO_CONSTANT, &op->bias));
+  return read_fixed_point(t, (lqc_field){4, "fixed_point"}, constants, op);
 }
 
 static lqc_status read_params(const lqc_table *t, uint32_t constants, lqc_op *op) {
@@ -110,25 +199,32 @@ static lqc_status read_params(const lqc_table *t, uint32_t constants, lqc_op *op
     LQC_TRY(read_constant_index(t, op, (lqc_field){0, "multiplier"}, constants, LQC_NO_CONSTANT, &op->multiplier));
     LQC_TRY(read_constant_index(t, op, (lqc_field){1, "offset"}, constants, LQC_NO_CONSTANT, &op->offset));
     return read_activation(t, 2, op);
-  default: /* Unpack, Softmax and Reshape have no fields */
+  case LQC_OP_INT8_CONV_2D:
+    return read_int8_conv2d(t, constants, op);
+  case LQC_OP_ELEMENTWISE:
+    return read_fixed_point(t, (lqc_field){0, "fixed_point"}, constants, op);
+  default: /* the others have no fields */
     return LQC_OK;
   }
 }
 
-/* The one tensor of `field`: every op of this format version reads one tensor and writes one. */
-static lqc_status read_tensor_index(const lqc_table *t, lqc_field field, const lqc_op *op, uint32_t tensors,
-                                    uint32_t *tensor) {
+/* The tensors of `field`, at least 1 and at most `limit`. */
+static lqc_status read_tensor_indices(const lqc_table *t, lqc_field field, const lqc_op *op, uint32_t tensors,
+                                      uint32_t limit, uint32_t *list, uint32_t *count) {
   lqc_vector indices;
   LQC_TRY(lqc_table_vector(t, field, 4, true, &indices));
-  if (indices.count != 1) {
-    return lqc_fail(t->error, LQC_ERROR_UNSUPPORTED, "op '%s' (%s) has %u %s; accepted is 1", op->name,
-                    lqc_op_kind_name(op->kind), indices.count, field.name);
+  if (indices.count == 0 || indices.count > limit) {
+    return lqc_fail(t->error, LQC_ERROR_UNSUPPORTED, "op '%s' (%s) has %u %s; accepted %s%u", op->name,
+                    lqc_op_kind_name(op->kind), indices.count, field.name, limit == 1 ? "is " : "are 1 to ", limit);
   }
-  *tensor = lqc_vector_u32(&indices, 0);
-  if (*tensor >= tensors) {
-    return lqc_fail(t->error, LQC_ERROR_MALFORMED, "op '%s' (%s): %s names tensor %u; the file has %u tensors",
-                    op->name, lqc_op_kind_name(op->kind), field.name, *tensor, tensors);
+  for (uint32_t i = 0; i < indices.count; ++i) {
+    list[i] = lqc_vector_u32(&indices, i);
+    if (list[i] >= tensors) {
+      return lqc_fail(t->error, LQC_ERROR_MALFORMED, "op '%s' (%s): %s names tensor %u; the file has %u tensors",
+                      op->name, lqc_op_kind_name(op->kind), field.name, list[i], tensors);
+    }
   }
+  *count = indices.count;
   return LQC_OK;
 }
 
@@ -153,8 +249,11 @@ lqc_status lqc_read_op(const lqc_model_view *view, uint32_t index, lqc_op *op, l
                     (int)LQC_OP_KIND_COUNT - 1);
   }
   op->kind = (lqc_op_kind)kind;
-  LQC_TRY(read_tensor_index(&t, inputs, op, view->tensors.count, &op->input));
-  LQC_TRY(read_tensor_index(&t, outputs, op, view->tensors.count, &op->output));
+  bool fixed = op->kind == LQC_OP_BINARY_CONV_2D || op->kind == LQC_OP_INT8_CONV_2D || op->kind == LQC_OP_ELEMENTWISE;
+  uint32_t most_inputs = fixed || op->kind == LQC_OP_CONCATENATE ? LQC_MAX_INPUTS : 1;
+  LQC_TRY(read_tensor_indices(&t, inputs, op, view->tensors.count, most_inputs, op->inputs, &op->input_count));
+  LQC_TRY(read_tensor_indices(&t, outputs, op, view->tensors.count, fixed ? LQC_MAX_OUTPUTS : 1, op->outputs,
+                              &op->output_count));
   LQC_TRY(lqc_table_table(&t, params, lqc_op_kind_name(op->kind), &child));
   return read_params(&child, view->constants.count, op);
 }

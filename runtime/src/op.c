@@ -30,16 +30,17 @@ lqc_status lqc_expect_dtype(const lqc_prepare *prepare, const lqc_op *op, const 
   if (mask & LQC_MASK(tensor->info.dtype)) {
     return LQC_OK;
   }
-  const char *accepted[2] = {"", ""};
+  const char *accepted[4] = {"", "", "", ""};
   uint32_t count = 0;
-  for (int dtype = 0; dtype < LQC_DTYPE_COUNT && count < 2; ++dtype) {
+  for (int dtype = 0; dtype < LQC_DTYPE_COUNT && count < 4; ++dtype) {
     if (mask & LQC_MASK(dtype)) {
       accepted[count++] = lqc_dtype_name((lqc_dtype)dtype);
     }
   }
-  return lqc_fail(prepare->error, LQC_ERROR_UNSUPPORTED, "op '%s' (%s): %s '%s' is %s; accepted: %s%s%s", op->name,
-                  lqc_op_kind_name(op->kind), role, tensor->info.name, lqc_dtype_name(tensor->info.dtype), accepted[0],
-                  count == 2 ? ", " : "", accepted[1]);
+  return lqc_fail(prepare->error, LQC_ERROR_UNSUPPORTED, "op '%s' (%s): %s '%s' is %s; accepted: %s%s%s%s%s%s%s",
+                  op->name, lqc_op_kind_name(op->kind), role, tensor->info.name, lqc_dtype_name(tensor->info.dtype),
+                  accepted[0], count > 1 ? ", " : "", accepted[1], count > 2 ? ", " : "", accepted[2],
+                  count > 3 ? ", " : "", accepted[3]);
 }
 
 lqc_status lqc_expect_same_channels(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
@@ -61,8 +62,7 @@ lqc_status lqc_expect_same_shape(const lqc_prepare *prepare, const lqc_op *op, c
   return lqc_expect_same_channels(prepare, op, input, output);
 }
 
-/* Fraction bits of channel c. */
-static int fraction_of(const lqc_tensor *tensor, uint32_t c) {
+int lqc_fraction_of(const lqc_tensor *tensor, uint32_t c) {
   return tensor->fraction_count == 0 ? 0 : tensor->fraction_bits[tensor->fraction_count == 1 ? 0 : c];
 }
 
@@ -71,7 +71,7 @@ lqc_status lqc_expect_same_fractions(const lqc_prepare *prepare, const lqc_op *o
   bool same = input->channels == output->channels || (input->fraction_count <= 1 && output->fraction_count <= 1);
   uint32_t count = input->fraction_count > output->fraction_count ? input->fraction_count : output->fraction_count;
   for (uint32_t c = 0; same && c < count; ++c) {
-    same = fraction_of(input, c) == fraction_of(output, c);
+    same = lqc_fraction_of(input, c) == lqc_fraction_of(output, c);
   }
   if (same) {
     return LQC_OK;
@@ -179,6 +179,12 @@ lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, ui
   }
   *padded = memory;
   return LQC_OK;
+}
+
+void lqc_need_thread_scratch(lqc_prepare *prepare, size_t bytes) {
+  if (bytes > prepare->thread_scratch) {
+    prepare->thread_scratch = bytes;
+  }
 }
 
 lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes) {

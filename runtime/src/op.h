@@ -49,15 +49,16 @@ struct lqc_node {
   const char *name;
   lqc_op_kind kind;
   const char *kernel;
-  uint64_t binary_macs, float_macs;
+  uint64_t binary_macs, int8_macs, float_macs;
   uint64_t nanoseconds;
   lqc_run_op run;
-  const void *state; /* the op's own, in session memory */
-  void *input, *output;
+  const void *state;                    /* the op's own, in session memory */
+  void *const *inputs, *const *outputs; /* as many as the op has */
+  void *input, *output;                 /* the first of each */
 };
 
 /* Checks an op's meaning, takes memory and fills it (unless bump->base is NULL), and sets the node's kernel, macs,
- * run and state. */
+ * run and state. `input` and `output` are the first of op->input_count and op->output_count tensors. */
 typedef lqc_status (*lqc_prepare_op)(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                      const lqc_tensor *output, lqc_node *node);
 
@@ -87,6 +88,9 @@ lqc_status lqc_expect_same_shape(const lqc_prepare *prepare, const lqc_op *op, c
 lqc_status lqc_expect_same_channels(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                     const lqc_tensor *output);
 
+/* Fraction bits of channel c of an integer tensor. */
+int lqc_fraction_of(const lqc_tensor *tensor, uint32_t c);
+
 /* An integer input and its output have the same fraction bits. Reshape may change the channels: there only one format
  * for all of them can stay the same. */
 lqc_status lqc_expect_same_fractions(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
@@ -107,6 +111,9 @@ lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, con
  * that read whole vectors. Keeps NULL. */
 lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, uint32_t channels, const float **padded);
 
+/* Sees to it that each thread has that much scratch memory while the op runs. */
+void lqc_need_thread_scratch(lqc_prepare *prepare, size_t bytes);
+
 /* Takes memory for `state` and copies it there. */
 lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes);
 
@@ -118,6 +125,15 @@ static inline uint32_t lqc_float_bits(const void *floats, size_t i) {
   uint32_t bits;
   memcpy(&bits, (const uint8_t *)floats + i * sizeof(bits), sizeof(bits));
   return bits;
+}
+
+/* 2^exponent, a normal number: -126 <= exponent <= 127. */
+static inline float lqc_power_of_two(int exponent) {
+  union {
+    uint32_t raw;
+    float value;
+  } number = {.raw = (uint32_t)(exponent + 127) << 23};
+  return number.value;
 }
 
 static inline float lqc_relu(float x) {

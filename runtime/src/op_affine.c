@@ -15,21 +15,13 @@ typedef struct affine_state {
   lqc_activation activation;
 } affine_state;
 
-static float power_of_two(int exponent) {
-  union {
-    uint32_t raw;
-    float value;
-  } number = {.raw = (uint32_t)(exponent + 127) << 23};
-  return number.value;
-}
-
 static float read_value(const affine_state *s, const void *in, size_t pixel, uint32_t c) {
   size_t place = pixel * s->channels + c;
   if (!s->is_int8) {
     return ((const float *)in)[place];
   }
   float q = ((const int8_t *)in)[place];
-  return s->fraction_count == 0 ? q : q * power_of_two(-s->fraction_bits[s->fraction_count == 1 ? 0 : c]);
+  return s->fraction_count == 0 ? q : q * lqc_power_of_two(-s->fraction_bits[s->fraction_count == 1 ? 0 : c]);
 }
 
 static void affine_pixels(const void *context, uint32_t thread, size_t begin, size_t end) {

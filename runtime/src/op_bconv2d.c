@@ -48,9 +48,13 @@ static lqc_status check_constants(const lqc_prepare *prepare, const lqc_op *op, 
 
 /* The epilogue has what it needs and nothing that belongs to another one. */
 static lqc_status check_epilogue(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *output) {
-  static const char *const names[] = {"Threshold", "Clip", "Affine"};
-  static const lqc_dtype dtypes[] = {LQC_BIT, LQC_INT8, LQC_FLOAT32};
-  LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", LQC_MASK(dtypes[op->epilogue])));
+  static const char *const names[] = {"Threshold", "Clip", "Affine", "FixedPoint"};
+  static const unsigned dtypes[] = {LQC_MASK(LQC_BIT), LQC_MASK(LQC_INT8), LQC_MASK(LQC_FLOAT32), ~0u};
+  if (op->epilogue != LQC_FIXED_POINT && (op->input_count > 1 || op->output_count > 1)) {
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "%u inputs and %u outputs with epilogue %s; accepted is 1 of each",
+                op->input_count, op->output_count, names[op->epilogue]);
+  }
+  LQC_TRY(lqc_expect_dtype(prepare, op, output, "output", dtypes[op->epilogue]));
   bool threshold = op->epilogue == LQC_THRESHOLD, affine = op->epilogue == LQC_AFFINE;
   if ((op->thresholds != LQC_NO_CONSTANT) != threshold || (op->invert != LQC_NO_CONSTANT && !threshold) ||
       (op->multiplier != LQC_NO_CONSTANT) != affine || (op->offset != LQC_NO_CONSTANT) != affine) {
@@ -282,9 +286,11 @@ static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const 
 static lqc_status prepare_scratch(lqc_prepare *prepare, const lqc_op *op, lqc_bconv_state *s) {
   size_t strides = s->sums_stride + (s->groups > 1 ? s->joined_stride : 0);
   size_t thread_bytes = s->kernel->max_pixels * strides * s->sum_bytes; /* below 2^32 */
-  if (thread_bytes > prepare->thread_scratch) {
-    prepare->thread_scratch = thread_bytes;
+  if (s->epilogue == LQC_FIXED_POINT && !lqc_add_size(thread_bytes, lqc_bconv_fixed_scratch(s), &thread_bytes)) {
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "%u channels take more memory than this machine can address",
+                s->params.channels);
   }
+  lqc_need_thread_scratch(prepare, thread_bytes);
   if (s->gathers) {
     size_t words;
     if (!lqc_multiply_size(s->input_group_words, s->groups, &words) || words > PTRDIFF_MAX / 8) {
@@ -331,6 +337,9 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   s.input_group_words =
       s.gathers ? (size_t)input->height * input->width * s.input_pixel_words : lqc_words(s.group_inputs);
   LQC_TRY(prepare_epilogue(prepare, op, &constants, &s));
+  if (op->epilogue == LQC_FIXED_POINT) {
+    LQC_TRY(lqc_prepare_bconv_fixed(prepare, op, input, output, &s));
+  }
   LQC_TRY(prepare_weights(prepare, op, constants.weights.data, &s));
   LQC_TRY(prepare_regions(prepare, op, constants.weights.data, &s));
   LQC_TRY(prepare_scratch(prepare, op, &s));

@@ -19,24 +19,31 @@ static const char *tensor_name(const lqc_model_view *view, uint32_t tensor) {
 
 static lqc_status follow_op(const lqc_model_view *view, const lqc_op *op, lifetimes *times, lqc_error *error) {
   uint16_t now = (uint16_t)(op->index + 1);
-  if (times->written[op->input] == NEVER) {
-    return lqc_fail(error, LQC_ERROR_MALFORMED, "op '%s' (%s) reads tensor '%s' before anything has written it",
-                    op->name, lqc_op_kind_name(op->kind), tensor_name(view, op->input));
+  for (uint32_t i = 0; i < op->input_count; ++i) {
+    if (times->written[op->inputs[i]] == NEVER) {
+      return lqc_fail(error, LQC_ERROR_MALFORMED, "op '%s' (%s) reads tensor '%s' before anything has written it",
+                      op->name, lqc_op_kind_name(op->kind), tensor_name(view, op->inputs[i]));
+    }
+    times->last_read[op->inputs[i]] = now;
   }
-  if (times->written[op->output] != NEVER) {
-    return lqc_fail(error, LQC_ERROR_MALFORMED, "op '%s' (%s) writes tensor '%s', which %s already", op->name,
-                    lqc_op_kind_name(op->kind), tensor_name(view, op->output),
-                    times->written[op->output] == 0 ? "is a model input" : "an earlier op has written");
+  for (uint32_t i = 0; i < op->output_count; ++i) {
+    uint16_t *written = &times->written[op->outputs[i]];
+    if (*written != NEVER) {
+      return lqc_fail(error, LQC_ERROR_MALFORMED, "op '%s' (%s) writes tensor '%s', which %s already", op->name,
+                      lqc_op_kind_name(op->kind), tensor_name(view, op->outputs[i]),
+                      *written == 0     ? "is a model input"
+                      : *written == now ? "it has written"
+                                        : "an earlier op has written");
+    }
+    *written = now;
+    times->last_read[op->outputs[i]] = now; /* so no output shares memory with an input or another output */
   }
-  times->last_read[op->input] = now;
-  times->written[op->output] = now;
-  times->last_read[op->output] = now;
   if (op->kind == LQC_OP_RESHAPE) {
     lqc_tensor input, output;
-    LQC_TRY(lqc_read_tensor(view, op->input, &input, error));
-    LQC_TRY(lqc_read_tensor(view, op->output, &output, error));
+    LQC_TRY(lqc_read_tensor(view, op->inputs[0], &input, error));
+    LQC_TRY(lqc_read_tensor(view, op->outputs[0], &output, error));
     if (input.offset == output.offset) {
-      times->shared[op->output] = times->shared[op->input];
+      times->shared[op->outputs[0]] = times->shared[op->inputs[0]];
     }
   }
   return LQC_OK;

@@ -80,11 +80,46 @@ static lqc_status place_tensors(lqc_bump *bump, const lqc_model_view *view, bool
 
 /* Steps of preparing an op that are not counted elsewhere: comparing fraction bits, and finding the spans of its
  * window, each by a bisection of an axis. */
-static uint64_t steps_of(const lqc_op *op, const lqc_tensor *input, const lqc_tensor *output) {
+static uint64_t steps_of(const lqc_op *op, const lqc_tensor *inputs, const lqc_tensor *outputs) {
   uint64_t rows = 2 * (uint64_t)op->window.kernel_h + 1, columns = 2 * (uint64_t)op->window.kernel_w + 1;
   uint64_t spans =
-      (rows < output->height ? rows : output->height) + (columns < output->width ? columns : output->width);
-  return 32 * spans + input->fraction_count + output->fraction_count;
+      (rows < outputs->height ? rows : outputs->height) + (columns < outputs->width ? columns : outputs->width);
+  uint64_t steps = 32 * spans;
+  for (uint32_t i = 0; i < op->input_count; ++i) {
+    steps += inputs[i].fraction_count;
+  }
+  for (uint32_t i = 0; i < op->output_count; ++i) {
+    steps += outputs[i].fraction_count;
+  }
+  return steps;
+}
+
+static lqc_status read_tensors(const lqc_prepare *prepare, const uint32_t *indices, uint32_t count,
+                               lqc_tensor *tensors) {
+  for (uint32_t i = 0; i < count; ++i) {
+    LQC_TRY(lqc_read_tensor(prepare->view, indices[i], &tensors[i], prepare->error));
+  }
+  return LQC_OK;
+}
+
+/* Where a node's inputs and, behind them, outputs are. */
+static lqc_status place_operands(lqc_prepare *prepare, const lqc_op *op, void *const *places, lqc_node *node) {
+  void *memory = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, op->input_count + op->output_count, sizeof(void *), &memory, prepare->error));
+  if (memory) {
+    void **operands = memory;
+    for (uint32_t i = 0; i < op->input_count; ++i) {
+      operands[i] = places[op->inputs[i]];
+    }
+    for (uint32_t i = 0; i < op->output_count; ++i) {
+      operands[op->input_count + i] = places[op->outputs[i]];
+    }
+    node->inputs = operands;
+    node->outputs = operands + op->input_count;
+    node->input = node->inputs[0];
+    node->output = node->outputs[0];
+  }
+  return LQC_OK;
 }
 
 static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_node *nodes) {
@@ -95,16 +130,15 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
 #undef LQC_OP_ENTRY
     };
     lqc_op op;
-    lqc_tensor input, output;
+    lqc_tensor inputs[LQC_MAX_INPUTS], outputs[LQC_MAX_OUTPUTS];
     LQC_TRY(lqc_read_op(prepare->view, i, &op, prepare->error));
-    LQC_TRY(lqc_read_tensor(prepare->view, op.input, &input, prepare->error));
-    LQC_TRY(lqc_read_tensor(prepare->view, op.output, &output, prepare->error));
-    LQC_TRY(lqc_spend_work(prepare, &op, steps_of(&op, &input, &output)));
+    LQC_TRY(read_tensors(prepare, op.inputs, op.input_count, inputs));
+    LQC_TRY(read_tensors(prepare, op.outputs, op.output_count, outputs));
+    LQC_TRY(lqc_spend_work(prepare, &op, steps_of(&op, inputs, outputs)));
     lqc_node node = {.name = op.name, .kind = op.kind};
-    LQC_TRY(prepare_op[op.kind](prepare, &op, &input, &output, &node));
+    LQC_TRY(place_operands(prepare, &op, places, &node));
+    LQC_TRY(prepare_op[op.kind](prepare, &op, inputs, outputs, &node));
     if (nodes) {
-      node.input = places[op.input];
-      node.output = places[op.output];
       nodes[i] = node;
     }
   }
@@ -313,6 +347,7 @@ lqc_status lqc_session_op_info(const lqc_session *session, size_t op, lqc_op_inf
                         .type = lqc_op_kind_name(node->kind),
                         .kernel = node->kernel,
                         .binary_macs = node->binary_macs,
+                        .int8_macs = node->int8_macs,
                         .float_macs = node->float_macs,
                         .nanoseconds = node->nanoseconds};
   return LQC_OK;

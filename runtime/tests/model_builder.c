@@ -57,8 +57,10 @@ int32_t add_random_floats(built_model *m, uint32_t rank, const uint32_t *shape, 
 lqc_op make_op(lqc_op_kind kind, const char *name, uint32_t input, uint32_t output) {
   return (lqc_op){.name = name,
                   .kind = kind,
-                  .input = input,
-                  .output = output,
+                  .input_count = 1,
+                  .output_count = 1,
+                  .inputs = {input},
+                  .outputs = {output},
                   .window = {1, 1, 1, 1, 1, 1, 0, 0},
                   .groups = 1,
                   .weights = -1,
@@ -71,8 +73,6 @@ lqc_op make_op(lqc_op_kind kind, const char *name, uint32_t input, uint32_t outp
 
 uint32_t add_op(built_model *m, lqc_op op) {
   m->ops[m->op_count].op = op;
-  m->ops[m->op_count].input_count = 1;
-  m->ops[m->op_count].output_count = 1;
   return m->op_count++;
 }
 
@@ -168,14 +168,50 @@ static void put_i32(writer *w, size_t place, int32_t value) {
   put(w, place, &value, 4);
 }
 
+static void put_step(writer *w, size_t link, const lqc_step *step) {
+  static const uint8_t sizes[] = {1, 4, 4, 4, 4, 4};
+  table t = put_table(w, link, 6, sizes);
+  uint8_t kind = (uint8_t)step->kind;
+  put(w, t.fields[0], &kind, 1);
+  put_i32(w, t.fields[1], step->multiplier);
+  put_i32(w, t.fields[2], step->offset);
+  put_u32(w, t.fields[3], step->operand);
+  put_i32(w, t.fields[4], step->shift);
+  put_i32(w, t.fields[5], step->operand_shift);
+}
+
+static void put_store(writer *w, size_t link, const lqc_store *store) {
+  static const uint8_t sizes[] = {4, 4, 4};
+  table t = put_table(w, link, 3, sizes);
+  put_i32(w, t.fields[0], store->shift);
+  put_i32(w, t.fields[1], store->thresholds);
+  put_i32(w, t.fields[2], store->invert);
+}
+
+/* Counts beyond the bounds, in models that are to be refused, repeat the last element. */
+static void put_fixed_point(writer *w, size_t link, const lqc_fixed_point *fixed) {
+  static const uint8_t sizes[] = {4, 4};
+  table t = put_table(w, link, 2, sizes);
+  size_t steps = put_vector(w, t.fields[0], fixed->step_count, 4, 4, 0, NULL);
+  size_t stores = put_vector(w, t.fields[1], fixed->store_count, 4, 4, 0, NULL);
+  for (uint32_t i = 0; i < fixed->step_count; ++i) {
+    put_step(w, steps + 4 * i, &fixed->steps[i < LQC_MAX_STEPS ? i : LQC_MAX_STEPS - 1]);
+  }
+  for (uint32_t i = 0; i < fixed->store_count; ++i) {
+    put_store(w, stores + 4 * i, &fixed->stores[i < LQC_MAX_OUTPUTS ? i : LQC_MAX_OUTPUTS - 1]);
+  }
+}
+
 static void put_params(writer *w, size_t link, const lqc_op *op) {
-  static const uint8_t bconv[] = {32, 4, 1, 4, 4, 1, 1, 4, 4, 4, 4}, window_i32[] = {32, 4}, two_i32[] = {4, 4},
-                       conv[] = {32, 4, 4, 1}, window[] = {32}, affine[] = {4, 4, 1};
+  static const uint8_t bconv[] = {32, 4, 1, 4, 4, 1, 1, 4, 4, 4, 4, 0},
+                       bconv_fixed[] = {32, 4, 1, 4, 4, 1, 1, 4, 4, 4, 4, 4}, int8_conv[] = {32, 4, 4, 4, 4},
+                       one_offset[] = {4}, window_i32[] = {32, 4}, two_i32[] = {4, 4}, conv[] = {32, 4, 4, 1},
+                       window[] = {32}, affine[] = {4, 4, 1};
   table t;
   uint8_t byte;
   switch (op->kind) {
   case LQC_OP_BINARY_CONV_2D:
-    t = put_table(w, link, 11, bconv);
+    t = put_table(w, link, 12, op->fixed_point.store_count ? bconv_fixed : bconv);
     put_u32(w, t.fields[1], op->groups);
     put(w, t.fields[2], &op->pad_value, 1);
     put_i32(w, t.fields[3], op->weights);
@@ -187,7 +223,23 @@ static void put_params(writer *w, size_t link, const lqc_op *op) {
     put_i32(w, t.fields[8], op->invert);
     put_i32(w, t.fields[9], op->multiplier);
     put_i32(w, t.fields[10], op->offset);
-    break;
+    put(w, t.fields[0], &op->window, 32);
+    if (t.fields[11]) {
+      put_fixed_point(w, t.fields[11], &op->fixed_point);
+    }
+    return;
+  case LQC_OP_INT8_CONV_2D:
+    t = put_table(w, link, 5, int8_conv);
+    put_u32(w, t.fields[1], op->groups);
+    put_i32(w, t.fields[2], op->weights);
+    put_i32(w, t.fields[3], op->bias);
+    put(w, t.fields[0], &op->window, 32);
+    put_fixed_point(w, t.fields[4], &op->fixed_point);
+    return;
+  case LQC_OP_ELEMENTWISE:
+    t = put_table(w, link, 1, one_offset);
+    put_fixed_point(w, t.fields[0], &op->fixed_point);
+    return;
   case LQC_OP_BIT_MAX_POOL_2D:
     t = put_table(w, link, 2, window_i32);
     put_i32(w, t.fields[1], op->invert);
@@ -248,14 +300,12 @@ static void put_op(writer *w, size_t link, const built_model *m, uint32_t i) {
   const uint8_t params = m->ops[i].no_params ? 0 : 4;
   const uint8_t sizes[] = {4, 4, 4, 1, params};
   const lqc_op *op = &m->ops[i].op;
-  uint32_t inputs[4] = {op->input, op->input, op->input, op->input};
-  uint32_t outputs[4] = {op->output, op->output, op->output, op->output};
   table t = put_table(w, link, 5, sizes);
   uint8_t kind = (uint8_t)op->kind;
   put(w, t.fields[3], &kind, 1);
   put_string(w, t.fields[0], op->name);
-  put_vector(w, t.fields[1], m->ops[i].input_count, 4, 4, 0, inputs);
-  put_vector(w, t.fields[2], m->ops[i].output_count, 4, 4, 0, outputs);
+  put_vector(w, t.fields[1], op->input_count, 4, 4, 0, op->inputs);
+  put_vector(w, t.fields[2], op->output_count, 4, 4, 0, op->outputs);
   if (params) {
     put_params(w, t.fields[4], op);
   }

@@ -19,7 +19,7 @@ typedef struct built_model {
     uint32_t rank, shape[4];
     uint64_t offset;
     uint32_t fraction_count;
-    int8_t fraction_bits[8];
+    int8_t fraction_bits[512];
   } tensors[BUILDER_ITEMS];
   struct {
     uint8_t dtype;
@@ -29,7 +29,6 @@ typedef struct built_model {
   } constants[BUILDER_ITEMS];
   struct {
     lqc_op op;
-    uint32_t input_count, output_count;
     int no_params;
   } ops[BUILDER_ITEMS];
   uint32_t inputs[BUILDER_ITEMS], outputs[BUILDER_ITEMS];
@@ -76,6 +75,20 @@ uint8_t *exact_copy(const uint8_t *data, size_t size);
  *      11 unpack   Unpack         "signs" -> "unpacked"
  *      12 mean     AveragePool2D  -> "mean" 1x1x8, an output */
 void sample_network(built_model *m, uint64_t seed);
+
+/* The same for ops of fixed point (integer_network.c):
+ *
+ *   op 0 quantize   Quantize       "image" float 5x4x3 -> "pixels" int8
+ *      1 stem       Int8Conv2D     -> "stem" int8 5x4x8 and "stem_bits"; bias, Affine, Relu
+ *      2 binary     BinaryConv2D   "stem_bits", "stem" -> "binary" int16 and "binary_bits"; Affine, Add
+ *      3 depthwise  Int8Conv2D     "stem", "binary" -> "depthwise" int16; 8 groups, Add
+ *      4 join       Concatenate    "stem", "depthwise" -> "joined" int16 5x4x16
+ *      5 join_bits  Concatenate    "stem_bits", "binary_bits" -> "joined_bits"
+ *      6 relu       Elementwise    "joined" -> "relu" float
+ *      7 mean       AveragePool2D  "joined" -> "mean" int8 1x1x16
+ *      8 flatten    Reshape        -> "flat" int8 16
+ *      9 dense      Int8Conv2D     -> "scores" float 10 */
+void integer_network(built_model *m, uint64_t seed);
 
 /* Loads and makes a session; fails the test where that is not possible. */
 typedef struct test_session {

@@ -161,13 +161,10 @@ static void test_raw_damage(void) {
   model_end(&m);
 }
 
-int main(void) {
+/* Every prefix of a good file, and many changes of it. */
+static void test_damage(void (*sample)(built_model *m, uint64_t seed)) {
   built_model m;
-  test_shared_constant();
-  test_half_over();
-  test_raw_damage();
-  test_work();
-  sample_network(&m, 7);
+  sample(&m, 7);
   built_file file = build_file(&m);
   EXPECT(use_copy(file.data, file.size) == LQC_OK, "the file itself");
   for (size_t size = 0; size < file.size; ++size) {
@@ -204,5 +201,14 @@ int main(void) {
   free(copy);
   free(file.data);
   model_end(&m);
+}
+
+int main(void) {
+  test_shared_constant();
+  test_half_over();
+  test_raw_damage();
+  test_work();
+  test_damage(sample_network);
+  test_damage(integer_network);
   return 0;
 }

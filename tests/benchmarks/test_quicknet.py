@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-import zipfile
 
 import numpy as np
 import pytest
-from support import ROOT
+from quicknet_support import (
+    BLOCKS,
+    CHANNELS,
+    CLASSES,
+    PHOTOS,
+    SIZE,
+    load,
+    random_photos,
+    random_weights,
+    write_archives,
+)
 
 from larq_clip import arithmetic
 from larq_clip.arithmetic import window_axis
 
 pytestmark = pytest.mark.source
 
-CHANNELS = 32
-CLASSES = 7
-SIZE = (48, 40)  # 12 x 10 after the stem, 6 x 5 after the transition: not square, so that swapped axes show
-PHOTOS = 6
-# (inputs, outputs): one residual block and a transition, then two residual blocks.
-BLOCKS = ((CHANNELS, CHANNELS), (CHANNELS, CHANNELS), (2 * CHANNELS, 2 * CHANNELS), (2 * CHANNELS, 2 * CHANNELS))
-
-
-def load(name):
-    """A module of benchmarks/accuracy, which is no package."""
-    sys.path.insert(0, str(ROOT / "benchmarks" / "accuracy"))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks" / "accuracy"))
-
-
 quicknet = load("quicknet")
 quicknet_measure = load("quicknet_measure")
 quicknet_model = load("quicknet_model")
-
-
-def random_weights(seed=0):
-    rng = np.random.default_rng(seed)
-
-    def normal(*shape, scale=1.0):
-        return (scale * rng.standard_normal(shape)).astype(np.float32)
-
-    def affine(name, channels, scale):
-        return {
-            f"{name}_mul": rng.uniform(-0.3, 1, channels).astype(np.float32) * np.float32(scale),
-            f"{name}_add": normal(channels, scale=0.5),
-        }
-
-    weights = {
-        "stem_conv_w": normal(8, 3, 3, 3, scale=0.3),
-        "stem_conv_b": normal(8),
-        "stem_dw_w": normal(1, 3, 3, CHANNELS, scale=0.3),
-        "stem_dw_b": normal(CHANNELS),
-        **affine("stem_bn", CHANNELS, 1),
-        **affine("t0", CHANNELS, 1),
-        "fc_w": normal(CLASSES, 2 * CHANNELS, scale=0.3),
-        "fc_b": normal(CLASSES),
-    }
-    for block, (inputs, outputs) in enumerate(BLOCKS):
-        weights[f"b{block}_bits"] = rng.integers(0, 2**32, (outputs, 3, 3, inputs // 32), np.uint32)
-        weights[f"b{block}_bits"][:4] = 0  # filters of +1 alone, on signs most of which are +1: these saturate
-        weights |= affine(f"b{block}", outputs, 1 / 32)
-    weights["stem_bn_add"] += 1
-    return weights
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +40,13 @@ def model(weights):
 
 @pytest.fixture(scope="module")
 def photos():
-    return np.random.default_rng(1).integers(0, 256, (PHOTOS, *SIZE, 3), np.uint8)
+    return random_photos()
 
 
 @pytest.fixture
 def files(tmp_path, weights, model, photos):
     """The arguments that name the three archives; the golden outputs are the model's own."""
-    from larq_clip._keras import tf
-
-    names = [f"{i % CLASSES:04d}_photo{i}.png" for i in range(PHOTOS)]
-    np.savez(tmp_path / "weights.npz", **weights)
-    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        for name, photo in reversed(list(zip(names, photos))):
-            archive.writestr(name, tf.io.encode_png(photo).numpy())
+    names = write_archives(tmp_path, weights, photos)
     softmax = model.predict(quicknet_model.normalize(photos), verbose=0)
     np.savez(tmp_path / "golden.npz", names=names, y=np.arange(PHOTOS) % CLASSES, softmax=softmax)
     return {f"--{name}": str(tmp_path / f"{name}.{end}") for name, end in zip(*ARCHIVES)}
@@ -249,6 +203,9 @@ def test_rules_choose_by_what_they_say():
     assert quicknet_measure.smallest_covering(99.9, positive=True)(a, counts) == 1
     assert quicknet_measure.smallest_covering(100, positive=True)(a, counts) == 2
     assert quicknet_measure.smallest_covering(99.9)(a, counts) == 4
+    assert quicknet_measure.as_clip_model(99.9)(a, counts) == 2  # all are even
+    counts[a == 3] = 1
+    assert quicknet_measure.as_clip_model(99.9)(a, counts) == 1
     assert quicknet_measure.least_squares(a, counts) == 4
     assert quicknet_measure.least_squares_relu(a, counts) == 2
 
@@ -315,7 +272,7 @@ def test_experiment_records_every_variant(files, tmp_path, capsys):
     assert plain["agreement"] == plain["golden_agreement"] == 1
     assert plain["softmax_distance"] == 0
     assert set(plain["flipped_signs"].values()) == {0}
-    assert {"step 1", "step 2", "auto 99.9", "sequential 99.99", "least squares"} < set(results)
+    assert {"step 1", "step 2", "auto 99.9", "both sides 99.9", "least squares"} < set(results)
     for name, result in results.items():
         assert (result["images"], result["images_all"]) == (PHOTOS - 2, PHOTOS)
         assert set(result["flipped_signs"]) == {f"b{block}_conv" for block in range(len(BLOCKS))}

@@ -275,7 +275,7 @@ def test_saved_and_loaded(rng, tmp_path, suffix):
         (lambda: layers.Int8Dense(1, input_fraction_bits=2, kernel_steps=[0.1]), "steps of a kernel must be"),
         (lambda: layers.Int8Dense(2, name="d").quantize(2), "layer 'd' is not built"),
         (lambda: layers.Int8Dense(2, name="d").integers(), "layer 'd' is not quantized"),
-        (lambda: layers.Int8Dense(2, dtype="mixed_float16").build((1, 2)), "computes in float16"),
+        (lambda: layers.Int8Dense(2, dtype="float16").build((1, 2)), "computes in float16"),
         (lambda: layers.Int8Conv2D(2, 1, data_format="channels_first").build((1, 2, 3, 3)), "accepted is NHWC"),
         (lambda: layers.StorageQuantizer(8, [1, 2])(np.zeros((1, 3))), "has 2 fraction bits, but its input 3 channels"),
     ],

@@ -240,7 +240,7 @@ def test_one_clip_serves_one_layer(binary):
 # ---- Dtypes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+@pytest.mark.parametrize("policy", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind, arguments", [("QuantDense", (3,)), ("QuantConv2D", (3, 1))])
 def test_inexact_dtypes_are_refused_by_name(binary, policy, kind, arguments):
     layer = getattr(layers, kind)(

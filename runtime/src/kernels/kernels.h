@@ -69,6 +69,67 @@ typedef struct lqc_epilogue_params {
   const float *multiplier, *offset; /* [channels rounded up to LQC_SUMS_MULTIPLE] */
 } lqc_epilogue_params;
 
+/* ---- int8 convolution ------------------------------------------------------------------------------------------ */
+
+/* Output channels of a block of packed weights: their sums are made side by side. */
+#define LQC_INT8_LANES 16u
+/* No tile has more pixels. */
+#define LQC_INT8_TILE_PIXELS 4u
+
+/* Some neighbouring output pixels of a row that see the same taps, and all output channels of one group. */
+typedef struct lqc_int8_tile {
+  const int8_t *input;           /* first tap inside the image, of the first pixel, first channel of the group */
+  size_t pixel_stride;           /* bytes of input between output pixels */
+  size_t row_stride;             /* bytes of input between taps of neighbouring rows */
+  size_t column_stride;          /* and columns */
+  uint32_t pixels;               /* 1 .. LQC_INT8_TILE_PIXELS */
+  uint32_t rows, columns, depth; /* taps inside and channels of a tap */
+  /* Dense: channel c of the first tap inside and of its first input channel is at
+     weights[c / LQC_INT8_LANES * block_stride + c % LQC_INT8_LANES], the next input channel LQC_INT8_LANES further on,
+     the next column and row of taps column_weights and row_weights. Depthwise: [tap][out_channels], no blocks. */
+  const int8_t *weights;
+  size_t block_stride, row_weights, column_weights;
+  uint32_t out_channels;
+  const int32_t *bias; /* [out_channels] */
+  int32_t *sums;       /* out: [pixels][sums_stride]; channels beyond out_channels are left alone */
+  size_t sums_stride;
+} lqc_int8_tile;
+
+/* ---- Fixed point ----------------------------------------------------------------------------------------------- */
+
+/* The integers of one pixel, y, go through steps and are then stored. Lanes, the type of y and of all arrays marked so,
+ * are int32_t, or int64_t where 32 bits are not enough; who makes a program has proven that nothing in it overflows.
+ * Arrays are [channels rounded up to LQC_SUMS_MULTIPLE]. */
+typedef enum lqc_lane_step_kind {
+  LQC_LANE_RELU,      /* y = max(y, 0) */
+  LQC_LANE_AFFINE,    /* y = multiplier * y + offset */
+  LQC_LANE_ADD_INT8,  /* y = multiplier * y + operand_multiplier * x, x of input `operand`, int8 */
+  LQC_LANE_ADD_INT16, /* the same of int16 */
+} lqc_lane_step_kind;
+
+typedef struct lqc_lane_step {
+  lqc_lane_step_kind kind;
+  uint32_t operand;
+  const void *multiplier, *offset, *operand_multiplier; /* lanes */
+} lqc_lane_step;
+
+typedef struct lqc_lane_store {
+  lqc_dtype dtype; /* of the output: int8, int16, float32 or bits */
+  /* int8, int16, lanes: q = clip((y + half) >> right), then, unless left is NULL, clip(q * left) */
+  const void *half, *right, *left;
+  const float *scale;     /* float32: y * scale, a power of two */
+  const void *thresholds; /* bits, lanes: packed bit = (y <= threshold) xor invert */
+  const uint64_t *invert; /* [words], tail 0, or NULL */
+} lqc_lane_store;
+
+typedef struct lqc_lane_program {
+  uint32_t channels, step_count, store_count;
+  const lqc_lane_step *steps;
+  const lqc_lane_store *stores;
+} lqc_lane_program;
+
+/* ---- Table ------------------------------------------------------------------------------------------------------ */
+
 typedef struct lqc_kernels {
   lqc_isa isa;
   const lqc_bconv_kernel *bconv; /* K <= LQC_BCONV_MAX_K */
@@ -90,6 +151,14 @@ typedef struct lqc_kernels {
   /* bit = !(q > thresholds[c]) xor invert; thresholds NULL: -1. */
   void (*bitpack_i8)(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels, const int8_t *thresholds,
                      const uint64_t *invert);
+  void (*bitpack_i16)(uint64_t *out, const int16_t *in, size_t pixels, uint32_t channels, const int16_t *thresholds,
+                      const uint64_t *invert);
+  void (*int8_conv)(const lqc_int8_tile *tile);
+  void (*int8_depthwise)(const lqc_int8_tile *tile); /* output channel c reads input channel c / (outputs / depth) */
+  /* inputs and outputs: where the pixel's elements are, of every input and output of the op. y is overwritten. */
+  void (*fixed_point)(const lqc_lane_program *program, int32_t *y, const void *const *inputs, void *const *outputs);
+  void (*fixed_point_wide)(const lqc_lane_program *program, int64_t *y, const void *const *inputs,
+                           void *const *outputs);
 } lqc_kernels;
 
 /* Fills the table with scalar kernels, then overrides with those of `isa` (AUTO: the best available). Returns 0

@@ -14,6 +14,20 @@
   void lqc_bitpack_i8_##isa(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels,                        \
                             const int8_t *thresholds, const uint64_t *invert);
 
+/* Kernels of plain loops, whose vectors the compiler makes: the same source for every instruction set. On aarch64 the
+ * scalar ones have NEON already; AVX-512 would bring little for 30 KB of code and takes those of AVX2, which every such
+ * processor has. */
+#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                                    \
+  void lqc_int8_conv_##isa(const lqc_int8_tile *tile);                                                    \
+  void lqc_int8_depthwise_##isa(const lqc_int8_tile *tile);                                               \
+  void lqc_fixed_point_##isa(const lqc_lane_program *program, int32_t *y, const void *const *inputs,      \
+                             void *const *outputs);                                                       \
+  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, int64_t *y, const void *const *inputs, \
+                                  void *const *outputs);
+
+LQC_DECLARE_PLAIN_KERNELS(scalar)
+LQC_DECLARE_PLAIN_KERNELS(avx2)
+
 LQC_DECLARE_KERNELS(scalar)
 LQC_DECLARE_KERNELS(neon)
 LQC_DECLARE_KERNELS(avx2)
@@ -24,6 +38,9 @@ void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t mis
                                const lqc_epilogue_params *params);
 void lqc_clip_wide_scalar(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
 void lqc_affine_wide_scalar(float *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
+
+void lqc_bitpack_i16_scalar(uint64_t *out, const int16_t *in, size_t pixels, uint32_t channels,
+                            const int16_t *thresholds, const uint64_t *invert);
 
 #define LQC_WORD_BITS 64u
 

@@ -14,25 +14,34 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
       .affine_wide = lqc_affine_wide_scalar,
       .bitpack_f32 = lqc_bitpack_f32_scalar,
       .bitpack_i8 = lqc_bitpack_i8_scalar,
+      .bitpack_i16 = lqc_bitpack_i16_scalar,
+      .int8_conv = lqc_int8_conv_scalar,
+      .int8_depthwise = lqc_int8_depthwise_scalar,
+      .fixed_point = lqc_fixed_point_scalar,
+      .fixed_point_wide = lqc_fixed_point_wide_scalar,
   };
 }
 
-#define LQC_OVERRIDE(name, NAME)                   \
-  void lqc_kernels_##name(lqc_kernels *kernels) {  \
-    kernels->isa = LQC_ISA_##NAME;                 \
-    kernels->bconv = &lqc_bconv2d_##name;          \
-    kernels->threshold = lqc_threshold_##name;     \
-    kernels->clip = lqc_clip_##name;               \
-    kernels->affine = lqc_affine_##name;           \
-    kernels->bitpack_f32 = lqc_bitpack_f32_##name; \
-    kernels->bitpack_i8 = lqc_bitpack_i8_##name;   \
+#define LQC_OVERRIDE(name, NAME, plain)                       \
+  void lqc_kernels_##name(lqc_kernels *kernels) {             \
+    kernels->isa = LQC_ISA_##NAME;                            \
+    kernels->bconv = &lqc_bconv2d_##name;                     \
+    kernels->threshold = lqc_threshold_##name;                \
+    kernels->clip = lqc_clip_##name;                          \
+    kernels->affine = lqc_affine_##name;                      \
+    kernels->bitpack_f32 = lqc_bitpack_f32_##name;            \
+    kernels->bitpack_i8 = lqc_bitpack_i8_##name;              \
+    kernels->int8_conv = lqc_int8_conv_##plain;               \
+    kernels->int8_depthwise = lqc_int8_depthwise_##plain;     \
+    kernels->fixed_point = lqc_fixed_point_##plain;           \
+    kernels->fixed_point_wide = lqc_fixed_point_wide_##plain; \
   }
 
 #if defined(__aarch64__)
-LQC_OVERRIDE(neon, NEON)
+LQC_OVERRIDE(neon, NEON, scalar)
 #elif defined(__x86_64__)
-LQC_OVERRIDE(avx2, AVX2)
-LQC_OVERRIDE(avx512, AVX512)
+LQC_OVERRIDE(avx2, AVX2, avx2)
+LQC_OVERRIDE(avx512, AVX512, avx2)
 #endif
 
 /* The ISAs of this build that this processor runs, worst first; a later one overrides an earlier one. */

@@ -1,0 +1,278 @@
+/* Preparing and running a FixedPoint. */
+#include "fixed_point.h"
+
+#include <string.h>
+
+#define FAIL(prepare, op, status, format, ...) \
+  lqc_fail((prepare)->error, status, "op '%s' (%s): " format, (op)->name, lqc_op_kind_name((op)->kind), __VA_ARGS__)
+
+#define MAX_SHIFT 62
+/* A left shift by as much saturates every integer but 0. */
+#define MAX_LEFT 16
+
+_Static_assert(INT16_MAX *((int64_t)1 << MAX_LEFT) <= INT32_MAX, "a clipped lane times `left` must fit 32 bits");
+_Static_assert((1 << MAX_LEFT) > INT16_MAX, "a left shift by MAX_LEFT must saturate");
+
+/* ---- Checking --------------------------------------------------------------------------------------------------- */
+
+static lqc_status expect_shape(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *tensor,
+                               const lqc_tensor *output) {
+  if (tensor->height == output->height && tensor->width == output->width && tensor->channels == output->channels) {
+    return LQC_OK;
+  }
+  return FAIL(prepare, op, LQC_ERROR_MALFORMED, "'%s' is [%u, %u, %u], '%s' [%u, %u, %u]; accepted is the same shape",
+              tensor->info.name, tensor->height, tensor->width, tensor->channels, output->info.name, output->height,
+              output->width, output->channels);
+}
+
+static lqc_status check_tensors(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *inputs,
+                                const lqc_tensor *outputs) {
+  unsigned operands = LQC_MASK(LQC_INT8) | LQC_MASK(LQC_INT16);
+  for (uint32_t i = 1; i < op->input_count; ++i) {
+    LQC_TRY(lqc_expect_dtype(prepare, op, &inputs[i], "input", operands));
+    LQC_TRY(expect_shape(prepare, op, &inputs[i], outputs));
+  }
+  for (uint32_t i = 0; i < op->output_count; ++i) {
+    LQC_TRY(lqc_expect_dtype(prepare, op, &outputs[i], "output", operands | LQC_MASK(LQC_FLOAT32) | LQC_MASK(LQC_BIT)));
+    LQC_TRY(expect_shape(prepare, op, &outputs[i], outputs));
+  }
+  return LQC_OK;
+}
+
+/* Int8 [channels] of lowest to MAX_SHIFT. */
+static lqc_status read_shifts(const lqc_prepare *prepare, const lqc_op *op, const char *field, int32_t index,
+                              const uint32_t *channels, int lowest, lqc_constant *constant) {
+  LQC_TRY(lqc_expect_constant(prepare, op, field, index, LQC_MASK(LQC_INT8), channels, 1, false, constant));
+  const int8_t *shifts = constant->data;
+  for (uint32_t c = 0; shifts && c < *channels; ++c) {
+    if (shifts[c] < lowest || shifts[c] > MAX_SHIFT) {
+      return FAIL(prepare, op, LQC_ERROR_MALFORMED, "%s[%u] (constant %u) is %d; accepted are %d to %d", field, c,
+                  constant->index, (int)shifts[c], lowest, MAX_SHIFT);
+    }
+  }
+  return LQC_OK;
+}
+
+static lqc_status read_step_values(const lqc_prepare *prepare, const lqc_op *op, const lqc_step *step,
+                                   const lqc_tensor *inputs, const uint32_t *channels, lqc_step_values *values) {
+  static const lqc_range int8_range = {INT8_MIN, INT8_MAX}, int16_range = {INT16_MIN, INT16_MAX};
+  LQC_TRY(lqc_expect_constant(prepare, op, "multiplier", step->multiplier, LQC_MASK(LQC_INT32), channels, 1, false,
+                              &values->multiplier));
+  LQC_TRY(lqc_expect_constant(prepare, op, "offset", step->offset, LQC_MASK(LQC_INT64), channels, 1, false,
+                              &values->offset));
+  LQC_TRY(read_shifts(prepare, op, "shift", step->shift, channels, 0, &values->shift));
+  LQC_TRY(read_shifts(prepare, op, "operand_shift", step->operand_shift, channels, 0, &values->operand_shift));
+  values->operand = inputs[step->operand].info.dtype == LQC_INT8 ? int8_range : int16_range;
+  return LQC_OK;
+}
+
+static lqc_status read_store_values(const lqc_prepare *prepare, const lqc_op *op, const lqc_store *store,
+                                    const lqc_tensor *output, lqc_store_values *values) {
+  bool bits = output->info.dtype == LQC_BIT;
+  if (bits ? store->shift != LQC_NO_CONSTANT
+           : store->thresholds != LQC_NO_CONSTANT || store->invert != LQC_NO_CONSTANT) {
+    return FAIL(prepare, op, LQC_ERROR_MALFORMED,
+                "the store of '%s' (%s) has shift %d, thresholds %d, invert %d; accepted are %s", output->info.name,
+                lqc_dtype_name(output->info.dtype), (int)store->shift, (int)store->thresholds, (int)store->invert,
+                bits ? "thresholds and invert" : "a shift");
+  }
+  LQC_TRY(read_shifts(prepare, op, "shift", store->shift, &output->channels, -MAX_SHIFT, &values->shift));
+  LQC_TRY(lqc_expect_constant(prepare, op, "thresholds", store->thresholds, LQC_MASK(LQC_INT64), &output->channels, 1,
+                              false, &values->thresholds));
+  return lqc_expect_constant(prepare, op, "invert", store->invert, LQC_MASK(LQC_BIT), &output->channels, 1, false,
+                             &values->invert);
+}
+
+static lqc_status read_values(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *inputs,
+                              const lqc_tensor *outputs, lqc_fixed_values *values) {
+  const lqc_fixed_point *fixed = &op->fixed_point;
+  for (uint32_t i = 0; i < fixed->step_count; ++i) {
+    LQC_TRY(read_step_values(prepare, op, &fixed->steps[i], inputs, &outputs->channels, &values->steps[i]));
+  }
+  for (uint32_t i = 0; i < fixed->store_count; ++i) {
+    LQC_TRY(read_store_values(prepare, op, &fixed->stores[i], &outputs[i], &values->stores[i]));
+  }
+  return LQC_OK;
+}
+
+/* ---- Constants as lanes ------------------------------------------------------------------------------------------ */
+
+typedef int64_t (*lane_value)(const lqc_constant *constant, uint32_t c);
+
+static int shift_at(const lqc_constant *shift, uint32_t c) {
+  return shift->data ? ((const int8_t *)shift->data)[c] : 0;
+}
+static int64_t int32_at(const lqc_constant *constant, uint32_t c) {
+  return ((const int32_t *)constant->data)[c];
+}
+static int64_t int64_at(const lqc_constant *constant, uint32_t c) {
+  return constant->data ? ((const int64_t *)constant->data)[c] : 0;
+}
+static int64_t threshold_at(const lqc_constant *thresholds, uint32_t c) {
+  return thresholds->data ? ((const int64_t *)thresholds->data)[c] : -1;
+}
+static int64_t power_at(const lqc_constant *shift, uint32_t c) {
+  return (int64_t)1 << shift_at(shift, c);
+}
+static int64_t right_at(const lqc_constant *shift, uint32_t c) {
+  return shift_at(shift, c) > 0 ? shift_at(shift, c) : 0;
+}
+static int64_t half_at(const lqc_constant *shift, uint32_t c) {
+  return shift_at(shift, c) > 0 ? (int64_t)1 << (shift_at(shift, c) - 1) : 0;
+}
+static int64_t left_at(const lqc_constant *shift, uint32_t c) {
+  int left = shift_at(shift, c) < 0 ? -shift_at(shift, c) : 0;
+  return (int64_t)1 << (left < MAX_LEFT ? left : MAX_LEFT);
+}
+
+/* In lanes of 32 bits only thresholds may be out of range; the nearest lane compares in the same way, as no y is
+ * INT32_MIN. */
+static int32_t narrow_lane(int64_t value) {
+  return value > INT32_MAX ? INT32_MAX : value < INT32_MIN ? INT32_MIN : (int32_t)value;
+}
+
+/* An array of lanes, zeros behind the last channel. */
+static lqc_status keep_lanes(lqc_prepare *prepare, const lqc_fixed *fixed, const lqc_constant *constant,
+                             lane_value value_at, const void **lanes) {
+  uint32_t channels = fixed->program.channels;
+  size_t count = lqc_lane_count(channels), bytes = fixed->wide ? sizeof(int64_t) : sizeof(int32_t);
+  void *memory = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, count, bytes, &memory, prepare->error));
+  *lanes = memory;
+  if (memory == NULL) {
+    return LQC_OK;
+  }
+  memset(memory, 0, count * bytes);
+  for (uint32_t c = 0; c < channels; ++c) {
+    int64_t value = value_at(constant, c);
+    if (fixed->wide) {
+      ((int64_t *)memory)[c] = value;
+    } else {
+      ((int32_t *)memory)[c] = narrow_lane(value);
+    }
+  }
+  return LQC_OK;
+}
+
+static lqc_status keep_step(lqc_prepare *prepare, const lqc_fixed *fixed, const lqc_step *step,
+                            const lqc_step_values *values, lqc_lane_step *lanes) {
+  *lanes = (lqc_lane_step){.kind = LQC_LANE_RELU, .operand = step->operand};
+  if (step->kind == LQC_STEP_AFFINE) {
+    lanes->kind = LQC_LANE_AFFINE;
+    LQC_TRY(keep_lanes(prepare, fixed, &values->multiplier, int32_at, &lanes->multiplier));
+    return keep_lanes(prepare, fixed, &values->offset, int64_at, &lanes->offset);
+  }
+  if (step->kind == LQC_STEP_ADD) {
+    lanes->kind = values->operand.high == INT8_MAX ? LQC_LANE_ADD_INT8 : LQC_LANE_ADD_INT16;
+    LQC_TRY(keep_lanes(prepare, fixed, &values->shift, power_at, &lanes->multiplier));
+    return keep_lanes(prepare, fixed, &values->operand_shift, power_at, &lanes->operand_multiplier);
+  }
+  return LQC_OK;
+}
+
+/* 2^-shift[c] as float32, [channels rounded up]. */
+static lqc_status keep_scales(lqc_prepare *prepare, const lqc_fixed *fixed, const lqc_constant *shift,
+                              const float **scales) {
+  size_t count = lqc_lane_count(fixed->program.channels);
+  void *memory = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, count, sizeof(float), &memory, prepare->error));
+  *scales = memory;
+  for (uint32_t c = 0; memory && c < count; ++c) {
+    ((float *)memory)[c] = c < fixed->program.channels ? lqc_power_of_two(-shift_at(shift, c)) : 0.0f;
+  }
+  return LQC_OK;
+}
+
+static lqc_status keep_store(lqc_prepare *prepare, const lqc_fixed *fixed, const lqc_tensor *output,
+                             const lqc_store_values *values, lqc_lane_store *lanes) {
+  *lanes = (lqc_lane_store){.dtype = output->info.dtype, .invert = values->invert.data};
+  if (output->info.dtype == LQC_BIT) {
+    return keep_lanes(prepare, fixed, &values->thresholds, threshold_at, &lanes->thresholds);
+  }
+  if (output->info.dtype == LQC_FLOAT32) {
+    return keep_scales(prepare, fixed, &values->shift, &lanes->scale);
+  }
+  bool left = false;
+  for (uint32_t c = 0; c < fixed->program.channels; ++c) {
+    left = left || shift_at(&values->shift, c) < 0;
+  }
+  LQC_TRY(keep_lanes(prepare, fixed, &values->shift, half_at, &lanes->half));
+  LQC_TRY(keep_lanes(prepare, fixed, &values->shift, right_at, &lanes->right));
+  return left ? keep_lanes(prepare, fixed, &values->shift, left_at, &lanes->left) : LQC_OK;
+}
+
+static lqc_status keep_program(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *outputs,
+                               const lqc_fixed_values *values, lqc_fixed *fixed) {
+  void *steps = NULL, *stores = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, op->fixed_point.step_count, sizeof(lqc_lane_step), &steps, prepare->error));
+  LQC_TRY(lqc_bump_take(prepare->bump, op->fixed_point.store_count, sizeof(lqc_lane_store), &stores, prepare->error));
+  for (uint32_t i = 0; i < op->fixed_point.step_count; ++i) {
+    lqc_lane_step step;
+    LQC_TRY(keep_step(prepare, fixed, &op->fixed_point.steps[i], &values->steps[i], &step));
+    if (steps) {
+      ((lqc_lane_step *)steps)[i] = step;
+    }
+  }
+  for (uint32_t i = 0; i < op->fixed_point.store_count; ++i) {
+    lqc_lane_store store;
+    LQC_TRY(keep_store(prepare, fixed, &outputs[i], &values->stores[i], &store));
+    if (stores) {
+      ((lqc_lane_store *)stores)[i] = store;
+    }
+  }
+  fixed->program.step_count = op->fixed_point.step_count;
+  fixed->program.store_count = op->fixed_point.store_count;
+  fixed->program.steps = steps;
+  fixed->program.stores = stores;
+  return LQC_OK;
+}
+
+static size_t pixel_bytes(const lqc_tensor *tensor) {
+  return tensor->info.bytes / tensor->height / tensor->width;
+}
+
+lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *inputs,
+                                   const lqc_tensor *outputs, lqc_start_range start, const void *context,
+                                   lqc_fixed *fixed) {
+  lqc_fixed_values values;
+  bool narrow = false;
+  LQC_TRY(check_tensors(prepare, op, inputs, outputs));
+  LQC_TRY(read_values(prepare, op, inputs, outputs, &values));
+  LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &narrow));
+  *fixed = (lqc_fixed){.program = {.channels = outputs->channels},
+                       .wide = !narrow,
+                       .input_count = op->input_count,
+                       .output_count = op->output_count,
+                       .row_bytes = narrow ? 0 : lqc_lane_count(outputs->channels) * sizeof(int64_t)};
+  for (uint32_t i = 0; i < op->input_count; ++i) {
+    fixed->input_bytes[i] = pixel_bytes(&inputs[i]);
+  }
+  for (uint32_t i = 0; i < op->output_count; ++i) {
+    fixed->output_bytes[i] = pixel_bytes(&outputs[i]);
+  }
+  return keep_program(prepare, op, outputs, &values, fixed);
+}
+
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
+
+void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, const lqc_node *node, size_t pixel,
+                         int32_t *y, void *row) {
+  const void *inputs[LQC_MAX_INPUTS];
+  void *outputs[LQC_MAX_OUTPUTS];
+  inputs[0] = NULL; /* no step reads the first: it is what y was made of */
+  for (uint32_t i = 1; i < fixed->input_count; ++i) {
+    inputs[i] = (const uint8_t *)node->inputs[i] + pixel * fixed->input_bytes[i];
+  }
+  for (uint32_t i = 0; i < fixed->output_count; ++i) {
+    outputs[i] = (uint8_t *)node->outputs[i] + pixel * fixed->output_bytes[i];
+  }
+  if (!fixed->wide) {
+    kernels->fixed_point(&fixed->program, y, inputs, outputs);
+    return;
+  }
+  int64_t *wide = row;
+  for (uint32_t c = 0; c < fixed->program.channels; ++c) {
+    wide[c] = y[c];
+  }
+  kernels->fixed_point_wide(&fixed->program, wide, inputs, outputs);
+}

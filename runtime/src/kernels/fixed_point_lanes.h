@@ -1,0 +1,107 @@
+/* Fixed point over one type of lanes: LQC_LANE is int32_t or int64_t, and LQC_LANES(name) what a name becomes. Included
+ * once for each. Plain loops over channels, one for each step, which compilers turn into vectors. */
+
+static void LQC_LANES(do_step)(const lqc_lane_step *step, uint32_t channels, LQC_LANE *restrict y, const void *input) {
+  const LQC_LANE *restrict multiplier = step->multiplier;
+  const LQC_LANE *restrict offset = step->offset;
+  const LQC_LANE *restrict operand_multiplier = step->operand_multiplier;
+  const int8_t *restrict x8 = input;
+  const int16_t *restrict x16 = input;
+  switch (step->kind) {
+  case LQC_LANE_RELU:
+    for (uint32_t c = 0; c < channels; ++c) {
+      y[c] = y[c] > 0 ? y[c] : 0;
+    }
+    break;
+  case LQC_LANE_AFFINE:
+    for (uint32_t c = 0; c < channels; ++c) {
+      y[c] = y[c] * multiplier[c] + offset[c];
+    }
+    break;
+  case LQC_LANE_ADD_INT8:
+    for (uint32_t c = 0; c < channels; ++c) {
+      y[c] = y[c] * multiplier[c] + x8[c] * operand_multiplier[c];
+    }
+    break;
+  default:
+    for (uint32_t c = 0; c < channels; ++c) {
+      y[c] = y[c] * multiplier[c] + x16[c] * operand_multiplier[c];
+    }
+    break;
+  }
+}
+
+static inline LQC_LANE LQC_LANES(clip)(LQC_LANE q, LQC_LANE limit) {
+  q = q < limit ? q : limit;
+  return q > -limit ? q : -limit;
+}
+
+/* >> of a negative number is a floor on every compiler this builds with. Clipping before the multiplication by `left`
+ * changes nothing, as what it clips would be clipped after it. */
+#define LQC_DEFINE_STORE(name, type, limit)                                                               \
+  static void LQC_LANES(name)(const lqc_lane_store *store, uint32_t channels, const LQC_LANE *restrict y, \
+                              type *restrict out) {                                                       \
+    const LQC_LANE *restrict half = store->half;                                                          \
+    const LQC_LANE *restrict right = store->right;                                                        \
+    const LQC_LANE *restrict left = store->left;                                                          \
+    if (left == NULL) {                                                                                   \
+      for (uint32_t c = 0; c < channels; ++c) {                                                           \
+        out[c] = (type)LQC_LANES(clip)((y[c] + half[c]) >> right[c], limit);                              \
+      }                                                                                                   \
+    } else {                                                                                              \
+      for (uint32_t c = 0; c < channels; ++c) {                                                           \
+        LQC_LANE q = LQC_LANES(clip)((y[c] + half[c]) >> right[c], limit);                                \
+        out[c] = (type)LQC_LANES(clip)(q * left[c], limit);                                               \
+      }                                                                                                   \
+    }                                                                                                     \
+  }
+LQC_DEFINE_STORE(store_int8, int8_t, INT8_MAX)
+LQC_DEFINE_STORE(store_int16, int16_t, INT16_MAX)
+#undef LQC_DEFINE_STORE
+
+/* One rounding, in the conversion; a product with a power of two is exact, as |y| <= 2^62 and 2^-62 <= scale <= 2^62.
+ */
+static void LQC_LANES(store_float)(const lqc_lane_store *store, uint32_t channels, const LQC_LANE *restrict y,
+                                   float *restrict out) {
+  const float *restrict scale = store->scale;
+  for (uint32_t c = 0; c < channels; ++c) {
+    out[c] = (float)y[c] * scale[c];
+  }
+}
+
+static void LQC_LANES(store_bits)(const lqc_lane_store *store, uint32_t channels, const LQC_LANE *restrict y,
+                                  uint64_t *out) {
+  const LQC_LANE *restrict thresholds = store->thresholds;
+  for (uint32_t first = 0; first < channels; first += LQC_WORD_BITS) {
+    uint32_t bits = lqc_min_u32(channels - first, LQC_WORD_BITS);
+    uint8_t bytes[LQC_WORD_BITS] = {0};
+    for (uint32_t b = 0; b < bits; ++b) {
+      bytes[b] = y[first + b] <= thresholds[first + b];
+    }
+    *out++ = pack_bytes(bytes) ^ (store->invert ? store->invert[first / LQC_WORD_BITS] : 0);
+  }
+}
+
+static void LQC_LANES(run_program)(const lqc_lane_program *program, LQC_LANE *y, const void *const *inputs,
+                                   void *const *outputs) {
+  for (uint32_t i = 0; i < program->step_count; ++i) {
+    LQC_LANES(do_step)(&program->steps[i], program->channels, y, inputs[program->steps[i].operand]);
+  }
+  for (uint32_t i = 0; i < program->store_count; ++i) {
+    const lqc_lane_store *store = &program->stores[i];
+    switch (store->dtype) {
+    case LQC_INT8:
+      LQC_LANES(store_int8)(store, program->channels, y, outputs[i]);
+      break;
+    case LQC_INT16:
+      LQC_LANES(store_int16)(store, program->channels, y, outputs[i]);
+      break;
+    case LQC_FLOAT32:
+      LQC_LANES(store_float)(store, program->channels, y, outputs[i]);
+      break;
+    default:
+      LQC_LANES(store_bits)(store, program->channels, y, outputs[i]);
+      break;
+    }
+  }
+}
