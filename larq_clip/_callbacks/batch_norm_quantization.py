@@ -6,13 +6,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from larq_clip._batch_norm import FixedPointBatchNormalization
+from larq_clip._batch_norm import FixedPointBatchNormalization, require_statistics_of
 from larq_clip._callbacks.arguments import integer_from
 from larq_clip._callbacks.learning_rate import RateRestart
 from larq_clip._callbacks.progress import Progress
-from larq_clip._keras import keras
+from larq_clip._keras import keras, lq
 from larq_clip.fixed_point import GRANULARITIES, AffineFormat
 from larq_clip.models import _find, _leaves, accumulator_clips
 
@@ -65,7 +63,12 @@ class BatchNormQuantization(keras.callbacks.Callback):
     with `TwoStageClipping` before it in the list, it waits for stage 2. At the end of each epoch the logs get the number
     of batch norms quantized so far as "quantized_batch_norms". After training the model stays as it is then; a warning
     says where fit ended before all batch norms were quantized. The functions that Keras traced are made anew at each
-    stage. The optimizer keeps its slots; those of frozen variables are no longer used.
+    stage. The optimizer keeps its slots; those of frozen variables are no longer used. Later fits leave frozen what is,
+    without compiling anew. Whoever sets `trainable` of any layer, though, must compile before this fit, as before all:
+    Keras trains with the `trainable` of all layers at compile, and sets them back at the end.
+
+    Formats depend on variables only, so under `tf.distribute` they are the same on all replicas. Moving statistics that
+    each replica has of its own (``synchronized=False``) become their mean on all of them as they are frozen.
 
     A fit that starts at epoch 0 starts anew: every batch norm of the schedule computes in float again, and trains again
     if it was quantized and frozen. One that was frozen in float stays frozen.
@@ -220,10 +223,10 @@ class BatchNormQuantization(keras.callbacks.Callback):
         """Bring the layers into line with the epoch at which training starts, or starts again."""
         self._started = True
         progress = self._progress
-        if not progress.restored:
-            progress.forget_from(epoch)
-            if progress.began is None and epoch > self.start_epoch and self._is_clipped():
-                self._assume_begun(epoch)
+        # A checkpoint made within this epoch knows of its first stages, which are past.
+        progress.forget_from(epoch + 1 if progress.restored else epoch)
+        if not progress.restored and epoch > self.start_epoch and progress.began is None and self._is_clipped():
+            self._assume_begun(epoch)
         progress.initial_rates = self.restart.initial_rates(self.model, progress.initial_rates)
         if unknown := [path for path in progress.formats if path not in self._norms]:
             raise ValueError(
@@ -236,8 +239,8 @@ class BatchNormQuantization(keras.callbacks.Callback):
                 self._quantize(path)
             elif norm.quantized:
                 norm.dequantize()
-                if self.freeze and not norm.trainable:
-                    norm.trainable = True
+                if self.freeze:
+                    self._set_trainable(norm, True)
         if self._state() != before:
             self._make_functions_anew()
 
@@ -277,7 +280,9 @@ class BatchNormQuantization(keras.callbacks.Callback):
         if self._warned:
             return
         self._warned = True
-        pace = f"{self.epochs_per_stage} epochs" if self.batches_per_stage is None else f"{self.batches_per_stage} batches"
+        pace = f"{self.epochs_per_stage} epochs"
+        if self.batches_per_stage is not None:
+            pace = f"{self.batches_per_stage} batches"
         warnings.warn(
             f"fit ends after {self.params['epochs']} epochs, before all batch norms are quantized: "
             f"BatchNormQuantization takes {self._stages} stages of {pace} for {len(self._norms)} batch norms, from epoch "
@@ -313,20 +318,23 @@ class BatchNormQuantization(keras.callbacks.Callback):
     def _choose(self, path: str) -> AffineFormat:
         """Calibrate: the format that the variables ask for. The layer computes in it, too."""
         norm = self._norms[path]
-        affine = norm.batch_norm()
-        if not np.any(affine.mean) and np.all(affine.variance == 1):
-            raise ValueError(
-                f"batch norm '{path}' has no statistics: its moving mean is 0 and its moving variance 1 in all "
-                "channels, as created; train before it is quantized (start_epoch), or load weights"
-            )
+        require_statistics_of(norm, path)
         finest = "channel" if norm.quantized_variables == "folded" else "layer"
         return norm.quantize(granularity=self.granularity or finest)
 
     def _quantize(self, path: str) -> None:
         norm = self._norms[path]
         norm.quantize(self._progress.formats[path])
-        if self.freeze and norm.trainable:
-            norm.trainable = False
+        if self.freeze:
+            self._set_trainable(norm, False)
+            # Without synchronized=True each replica of tf.distribute has its own, and would train on another s and t.
+            for statistic in (norm.moving_mean, norm.moving_variance):
+                statistic.assign(statistic.numpy())
+
+    def _set_trainable(self, norm: FixedPointBatchNormalization, trainable: bool) -> None:
+        """Freeze or unfreeze, in later fits, too: they begin with setting `trainable` to what it was at compile."""
+        norm.trainable = trainable
+        self.model._compiled_trainable_state[norm] = trainable
 
     def _state(self) -> list[Any]:
         return [(norm.format, norm.trainable) for norm in self._norms.values()]
@@ -337,21 +345,27 @@ class BatchNormQuantization(keras.callbacks.Callback):
         self.model.test_function = self.model.predict_function = None
 
     def _build_optimizer(self) -> None:
-        """Give the optimizer slots for all variables now, in the order that checkpoints of this training have.
+        """Make the optimizer know all variables now, in the order that checkpoints of this training have.
 
-        Slots of the present optimizers are saved in the order of the variables that they were built with, so a model
-        whose batch norms are frozen already must not be what decides it.
+        Slots of the present optimizers are saved in the order of the variables that they were built with, and
+        `larq.optimizers.CaseOptimizer` never trains a variable that it did not see at its first step. So a model whose
+        batch norms are frozen already must not be what decides it.
         """
-        optimizer = self.model.optimizer
-        if not self.model.built or not callable(getattr(optimizer, "build", None)) or getattr(optimizer, "_built", False):
+        if not self.model.built:
             return
+        optimizer = self.model.optimizer
         frozen = [norm for norm in self._norms.values() if self.freeze and norm.quantized and not norm.trainable]
         for norm in frozen:
             norm.trainable = True
-        with self.model.distribute_strategy.scope():
-            optimizer.build(self.model.trainable_variables)
+        variables = self.model.trainable_variables
         for norm in frozen:
             norm.trainable = False
+        if isinstance(optimizer, lq.optimizers.CaseOptimizer):
+            if optimizer.var_opt_mapping is None:
+                optimizer._compute_var_opt_mapping([(None, variable) for variable in variables])
+        elif callable(getattr(optimizer, "build", None)):  # legacy ones make slots as they need them
+            with self.model.distribute_strategy.scope():
+                optimizer.build(variables)  # does nothing where it is built
 
 
 __all__ = ["BatchNormQuantization"]
