@@ -54,18 +54,18 @@ class BatchNormQuantization(keras.callbacks.Callback):
     It acts on the `larq_clip.layers.FixedPointBatchNormalization` layers of a model, which
     `larq_clip.models.quantize_model` puts in place of batch norms, or the user. Until the schedule begins all of them
     compute in float. Then, in the order of the data flow, `per_stage` of them at a time: the format is chosen from the
-    variables as they are, the layer computes in it from there on and is frozen (``trainable=False``: gamma and beta, and
-    the moving statistics, which training uses then, stay as they are), and the rest of the model trains for
-    `epochs_per_stage` epochs, or `batches_per_stage` batches, until the next stage. Nothing else is changed: the formats
-    of stored tensors (`larq_clip.layers.StorageQuantizer`, int8 layers) stay those that `quantize_model` chose.
+    variables as they are, the layer computes in it from there on and is frozen (``trainable=False``: gamma and beta,
+    and the moving statistics, which training uses then, stay as they are), and the rest of the model trains for
+    `epochs_per_stage` epochs, or `batches_per_stage` batches, until the next stage. Nothing else is changed: the
+    formats of stored tensors (`larq_clip.layers.StorageQuantizer`, int8 layers) stay those that `quantize_model` chose.
 
     The schedule begins with the first epoch, from `start_epoch` on, at whose beginning all the model's clips are on. So
-    with `TwoStageClipping` before it in the list, it waits for stage 2. At the end of each epoch the logs get the number
-    of batch norms quantized so far as "quantized_batch_norms". After training the model stays as it is then; a warning
-    says where fit ended before all batch norms were quantized. The functions that Keras traced are made anew at each
-    stage. The optimizer keeps its slots; those of frozen variables are no longer used. Later fits leave frozen what is,
-    without compiling anew. Whoever sets `trainable` of any layer, though, must compile before this fit, as before all:
-    Keras trains with the `trainable` of all layers at compile, and sets them back at the end.
+    with `TwoStageClipping` before it in the list, it waits for stage 2. At the end of each epoch the logs get the
+    number of batch norms quantized so far as "quantized_batch_norms". After training the model stays as it is then; a
+    warning says where fit ended before all batch norms were quantized. The functions that Keras traced are made anew at
+    each stage. The optimizer keeps its slots; those of frozen variables are no longer used. Later fits leave frozen
+    what is, without compiling anew. Whoever sets `trainable` of any layer, though, must compile before this fit, as
+    before all: Keras trains with the `trainable` of all layers at compile, and sets them back at the end.
 
     Formats depend on variables only, so under `tf.distribute` they are the same on all replicas. Moving statistics that
     each replica has of its own (``synchronized=False``) become their mean on all of them as they are frozen.
@@ -177,7 +177,7 @@ class BatchNormQuantization(keras.callbacks.Callback):
             self._quantize_until((self._batches_before + batch) // self.batches_per_stage + 1)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._length = batch + 1
+        self._length = int(batch) + 1  # resumed within an epoch, Keras counts in NumPy, which JSON does not take
 
     def on_epoch_end(self, epoch, logs=None):
         if self.batches_per_stage is not None:
@@ -285,8 +285,8 @@ class BatchNormQuantization(keras.callbacks.Callback):
             pace = f"{self.batches_per_stage} batches"
         warnings.warn(
             f"fit ends after {self.params['epochs']} epochs, before all batch norms are quantized: "
-            f"BatchNormQuantization takes {self._stages} stages of {pace} for {len(self._norms)} batch norms, from epoch "
-            f"{self.start_epoch} on (counted from 0) and not before the clips are on; the others stay in float",
+            f"BatchNormQuantization takes {self._stages} stages of {pace} for {len(self._norms)} batch norms, from "
+            f"epoch {self.start_epoch} on (counted from 0) and not before the clips are on; the others stay in float",
             stacklevel=2,
         )
 
