@@ -30,6 +30,18 @@ def _checked_fraction_bits(value: Any) -> int | list[int] | None:
     return _integer_or_none("fraction_bits", value)
 
 
+def require_statistics_of(norm: keras.layers.BatchNormalization, path: str) -> None:
+    """Refuse a batch norm, of this path in its model, that was never trained or whose variables are no numbers."""
+    mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
+    if not np.any(mean) and np.all(variance == 1):
+        raise ValueError(
+            f"batch norm '{path}' has no statistics: its moving mean is 0 and its moving variance 1 in all channels, "
+            "as created; train the model, or load its weights, before you quantize"
+        )
+    if not all(np.all(np.isfinite(w)) for w in norm.get_weights()) or np.any(variance < 0):
+        raise ValueError(f"batch norm '{path}' has variables that are not finite, or a negative variance")
+
+
 @tf.custom_gradient
 def _rounded_product(mean: tf.Tensor, s: tf.Tensor) -> tuple[tf.Tensor, Any]:
     """mean s, rounded to float64, for a mean that is a float32.
@@ -266,4 +278,4 @@ class FixedPointBatchNormalization(keras.layers.BatchNormalization):
         }
 
 
-__all__ = ["FixedPointBatchNormalization"]
+__all__ = ["FixedPointBatchNormalization", "require_statistics_of"]

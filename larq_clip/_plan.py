@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from larq_clip import fixed_point
+from larq_clip._batch_norm import require_statistics_of
 from larq_clip._graph import GRID_ACTIVATIONS, SIGN_PATH, Call, Graph, refusal
 from larq_clip._keras import keras
 
@@ -180,17 +181,8 @@ def require_clips(graph: Graph) -> None:
 def require_statistics(graph: Graph) -> None:
     """Refuse batch norms that were never trained, and those whose variables are no numbers."""
     for call in graph.calls:
-        if call.kind != "norm":
-            continue
-        norm = call.layer
-        mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
-        if not np.any(mean) and np.all(variance == 1):
-            raise ValueError(
-                f"batch norm '{norm.name}' has no statistics: its moving mean is 0 and its moving variance 1 in all "
-                "channels, as created; train the model, or load its weights, before you quantize"
-            )
-        if not all(np.all(np.isfinite(w)) for w in norm.get_weights()) or np.any(variance < 0):
-            raise ValueError(f"batch norm '{norm.name}' has variables that are not finite, or a negative variance")
+        if call.kind == "norm":
+            require_statistics_of(call.layer, call.layer.name)
 
 
 __all__ = ["Plan"]

@@ -188,6 +188,30 @@ def test_the_gradient_of_the_input_is_the_multiplier(rng):
     )
 
 
+@pytest.mark.parametrize("variables", ["folded", "paper"])
+def test_in_training_the_gradient_of_the_input_goes_through_the_statistics(rng, variables):
+    layer = build(random_weights(rng), variables=variables)
+    layer.quantize()
+    x = rng.integers(-20, 21, (6, CHANNELS)).astype(np.float64)
+    upstream = rng.normal(size=x.shape)
+    gamma, beta = (w.astype(np.float64) for w in layer.get_weights()[:2])
+    point = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        y = layer(point, training=True)
+    found = tape.gradient(y, point, output_gradients=tf.constant(upstream)).numpy()
+    expected = np.empty(x.shape)
+    for place in np.ndindex(x.shape):
+        d = np.zeros(x.shape)
+        d[place] = 1e-4
+        above, below = (surrogate(layer, x + e, training=True)(gamma, beta) for e in (d, -d))
+        expected[place] = np.sum(upstream * (above - below)) / 2e-4
+    # As above; the direct part alone, s times upstream, is as large as the sum.
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    direct = layer.gamma / np.sqrt(x.var(0) + layer.epsilon) * upstream
+    assert np.abs(direct - expected).max() > 0.05 * np.abs(expected).max()
+
+
 def test_saturated_multipliers_get_no_gradient():
     layer = build(np.array([[3.0, 0.5, 0.5], [0.0, 0, 0], [0.0, 0, 0], [1.0, 1, 1]]), epsilon=0.0)
     layer.quantize(fp.AffineFormat(15))

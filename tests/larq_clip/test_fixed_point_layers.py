@@ -234,6 +234,88 @@ def test_gradients_are_those_of_the_float_layer(rng, bits):
     np.testing.assert_array_equal(tape.gradient(y, layer.kernel).numpy() == 0, outside)
 
 
+def differences(f, x, upstream, step=1.0):
+    """The gradient of sum(upstream f(x)) by central differences."""
+    found = np.empty(x.shape)
+    for place in np.ndindex(x.shape):
+        d = np.zeros(x.shape)
+        d[place] = step
+        found[place] = np.sum(upstream * (np.asarray(f(x + d)) - np.asarray(f(x - d)))) / (2 * step)
+    return found
+
+
+@pytest.mark.parametrize("bits", [5, [3, 7, -2, 5]])
+@pytest.mark.parametrize(
+    "ours, arguments",
+    [
+        (layers.Int8Conv2D, {"filters": 4, "kernel_size": 2, "strides": 2, "padding": "same", "groups": 2}),
+        (layers.Int8DepthwiseConv2D, {"kernel_size": 2, "depth_multiplier": 2, "padding": "same"}),
+    ],
+)
+def test_gradients_of_convolutions_are_finite_differences(rng, ours, arguments, bits):
+    """Where nothing is rounded, the surrogate is the float convolution: linear, so differences are exact."""
+    layer = ours(**arguments)
+    plain = (keras.layers.Conv2D if ours is layers.Int8Conv2D else keras.layers.DepthwiseConv2D)(
+        **arguments, dtype="float64"
+    )
+    x = fp.values(rng.integers(-126, 127, (2, 3, 3, 4)), bits)
+    layer.build(x.shape)
+    plain.build(x.shape)
+    kernel, bias = layer.get_weights()
+    integers = rng.integers(-126, 127, kernel.shape)
+    integers[0, 0] = 127  # so that the step is the same for all
+    per_input = np.ldexp(1.0, np.broadcast_to(bits, 4))
+    kernel = integers / 128
+    if ours is layers.Int8DepthwiseConv2D:
+        kernel *= per_input[:, None]
+    else:
+        for c in range(kernel.shape[-1]):
+            kernel[..., c] *= per_input[c // 2 * 2 :][:2]
+    bias = rng.normal(size=bias.shape)
+    layer.set_weights([kernel, bias])
+    layer.quantize(bits)
+    with tf.GradientTape() as tape:
+        point = tf.constant(x)
+        tape.watch(point)
+        y = layer(point)
+    upstream = rng.normal(size=y.shape)
+    found = tape.gradient(y, [point, *layer.weights], output_gradients=tf.constant(upstream))
+
+    def f(x, kernel, bias):
+        plain.set_weights([kernel, bias])
+        return plain(tf.constant(x))
+
+    np.testing.assert_allclose(y, f(x, kernel, bias), rtol=0, atol=np.max(layer.kernel_steps))  # the bias is rounded
+    for gradient, expected in zip(
+        found,
+        (
+            differences(lambda v: f(v, kernel, bias), x, upstream),
+            differences(lambda v: f(x, v, bias), kernel, upstream),
+            differences(lambda v: f(x, kernel, v), bias, upstream),
+        ),
+    ):
+        # Gradients of variables are float32.
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("stored", [{}, {"bits": 8, "fraction_bits": 3}])
+@pytest.mark.parametrize(
+    "ours, surrogate", [(layers.Add, np.add), (layers.Concatenate, lambda *v: np.concatenate(v, -1))]
+)
+def test_gradients_of_sums_and_concatenations_are_finite_differences(rng, ours, surrogate, stored):
+    layer = ours(**stored)
+    a, b = (tf.constant(rng.normal(size=(2, 3))) for _ in range(2))
+    with tf.GradientTape() as tape:
+        tape.watch([a, b])
+        y = layer([a, b])
+    upstream = rng.normal(size=y.shape)
+    found = tape.gradient(y, [a, b], output_gradients=tf.constant(upstream))
+    a, b = a.numpy(), b.numpy()
+    rtol = 1e-6 if stored else 1e-12  # what is stored is float32
+    np.testing.assert_allclose(found[0], differences(lambda v: surrogate(v, b), a, upstream), rtol=rtol)
+    np.testing.assert_allclose(found[1], differences(lambda v: surrogate(a, v), b, upstream), rtol=rtol)
+
+
 # ---- Configs and errors ---------------------------------------------------------------------------------------------
 
 

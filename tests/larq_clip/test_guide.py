@@ -21,7 +21,7 @@ pytestmark = pytest.mark.source
 
 def test_snippets_run(tmp_path):
     snippets = SNIPPET.findall(GUIDE.read_text())
-    assert len(snippets) == 11
+    assert len(snippets) == 12
     run = subprocess.run([sys.executable, "-c", "".join(snippets)], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-4000:]
     names, steps, saturation, *shares = run.stdout.splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from network import PIXELS_AND_CHANNELS, build, compile_model, data, formats
 
-from larq_clip import callbacks, models
+from larq_clip import callbacks, layers, models
 from larq_clip._keras import keras, tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -92,6 +92,31 @@ def main():
     for variable in inside.weights:
         one, other = on_all(getattr(variable, "latent_variable", variable))
         assert one == other, f"{variable.name} of the quantized model differs between the replicas"
+    freeze_batch_norms()
+
+
+def freeze_batch_norms():
+    """Each replica has moving statistics of its own, until BatchNormQuantization freezes them."""
+    apart = []
+
+    class Apart(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            norm = self.model.get_layer("norm")
+            apart.append([on_all(v)[0] != on_all(v)[1] for v in (norm.moving_mean, norm.moving_variance)])
+
+    with STRATEGY.scope():
+        image = keras.Input(X.shape[1:])
+        y = layers.FixedPointBatchNormalization(name="norm")(image)
+        y = keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(y))
+        model = keras.Model(image, y)
+        compile_model(model)
+    model.fit(X, Y, batch_size=BATCH, epochs=2, verbose=0, callbacks=[callbacks.BatchNormQuantization(1), Apart()])
+    norm = model.get_layer("norm")
+    assert apart == [[True, True], [False, False]] and norm.quantized, apart
+    frozen = norm.get_weights()
+    model.fit(X, Y, batch_size=BATCH, verbose=0)
+    for before, variable in zip(frozen, norm.weights):
+        assert on_all(variable) == [before.tolist()] * 2, f"{variable.name} of the frozen batch norm moved"
 
 
 main()
