@@ -27,11 +27,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from images import Batches, Images, load, scale  # noqa: E402
 from machine import describe  # noqa: E402
 from networks import NETWORKS  # noqa: E402
+from quicknet_variants import sign_after_rounding  # noqa: E402
 from variants import saturate_partial_sums  # noqa: E402
 
 import larq_clip  # noqa: E402
 from larq_clip._keras import keras, tf  # noqa: E402
+from larq_clip.callbacks import BatchNormQuantization  # noqa: E402
 from larq_clip.files import atomic_write  # noqa: E402
+from larq_clip.layers import FixedPointBatchNormalization  # noqa: E402
 from larq_clip.models import accumulator_clips, clip_model, quantize_model  # noqa: E402
 
 LEAST_SHARE = 0.01
@@ -233,6 +236,24 @@ def saturate(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
     return {"epochs": 0, "accuracy": e.accuracy(outputs), "agreement": _agreement(outputs, e.outputs_of(parent))}
 
 
+def see_stored_signs(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
+    """The quantized network with signs behind the rounding of stored sums; nothing is trained."""
+    outputs = e.outputs(sign_after_rounding(e.model(parent), e.model(parent), e.calibration))
+    return {"epochs": 0, "accuracy": e.accuracy(outputs), "agreement": _agreement(outputs, e.outputs_of(parent))}
+
+
+def train_batch_norms(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
+    """Algorithm 2 in one more stage like the second: batch norms one after another, or all at once."""
+    model = e.model(parent)
+    norms = sum(isinstance(layer, FixedPointBatchNormalization) for layer in model.layers)
+    batches = e.config["stages"][1]["epochs"] * (e.config["images"] // e.config["batch"])
+    if step.startswith("bn_iterative"):
+        schedule = BatchNormQuantization(batches_per_stage=max(1, batches // (norms + 1)))
+    else:
+        schedule = BatchNormQuantization(per_stage="all")
+    return _finish(e, step, model, e.fit(model, 1, step, [schedule]))
+
+
 def run_on_device(e: Experiment, step: str, parent: str | None) -> dict[str, Any]:
     """Convert, run all test images on the C runtime and compare its outputs with Keras's."""
     model = e.model(parent)
@@ -264,6 +285,9 @@ for _parent in ("clip1", "clip2", "auto_untrained", "auto"):
     for _kind in QUANTIZED:
         STEPS[f"{_kind}@{_parent}"] = (quantize, _parent)
     STEPS[f"saturating@{_parent}"] = (saturate, _parent)
+    STEPS[f"sign_after@{_parent}"] = (see_stored_signs, f"integer@{_parent}")
+    STEPS[f"bn_iterative@{_parent}"] = (train_batch_norms, f"integer@{_parent}")
+    STEPS[f"bn_at_once@{_parent}"] = (train_batch_norms, f"integer@{_parent}")
     STEPS[f"runtime@{_parent}"] = (run_on_device, f"integer@{_parent}")
 
 
