@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy/accuracy_tables.py
 
-Rewrites what stands between the markers ``<!-- accuracy:... -->`` in benchmarks/accuracy/README.md, and the plots
-accuracy_*.png beside the results.
+Rewrites what stands between the markers ``<!-- accuracy:... -->`` in benchmarks/accuracy/README.md and in the project's
+README.md, and the plots accuracy_*.png beside the results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks/results/accuracy.json"
-README = Path(__file__).parent / "README.md"
+# Each with the tables that it holds.
+READMES = {
+    Path(__file__).parent / "README.md": ("main", "recipes", "ablations"),
+    ROOT / "README.md": ("main",),
+}
 
 Records = list[dict[str, Any]]
 
@@ -115,18 +119,19 @@ def ablation_table(records: Records) -> str:
 TABLES = {"main": main_table, "recipes": recipe_table, "ablations": ablation_table}
 
 
-def render(text: str, records: Records) -> str:
-    """The README with its tables made anew.
+def render(path: Path, records: Records) -> str:
+    """A README with its tables made anew.
 
     Raises:
         ValueError: where a marker is missing.
     """
-    for name, table in TABLES.items():
+    text = path.read_text()
+    for name in READMES[path]:
         start, end = f"<!-- accuracy:{name} -->", f"<!-- /accuracy:{name} -->"
         if text.count(start) != 1 or text.count(end) != 1:
-            raise ValueError(f"{README} needs the markers {start} and {end} once each")
+            raise ValueError(f"{path} needs the markers {start} and {end} once each")
         before, rest = text.split(start)
-        text = f"{before}{start}\n{table(records)}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{start}\n{TABLES[name](records)}\n{end}{rest.split(end)[1]}"
     return text
 
 
@@ -168,9 +173,10 @@ def plot(records: Records) -> None:
 
 def main() -> None:
     records = json.loads(RESULTS.read_text())
-    README.write_text(render(README.read_text(), records))
+    for path in READMES:
+        path.write_text(render(path, records))
     plot(records)
-    print(f"{README}: {', '.join(TABLES)}")
+    print(f"{len(records)} records in the tables and plots")
 
 
 if __name__ == "__main__":
