@@ -40,7 +40,7 @@ def main() -> None:
         set_clipping(unclipped, False)
         clipped = keras.models.load_model(folder / "clip1.keras", compile=False)
         for stage, model in (("stage1", unclipped), ("stage2", clipped)):
-            measured = [found for found in measure(model, samples) if found.layer in layers]
+            measured = [found for found in measure(model, samples) if found.path in layers]
             path = RESULTS / f"saturation_{experiment.split('_cifar10')[0]}_{stage}.png"
             draw(path, 0, measured, BINS)
             print(path)
