@@ -235,7 +235,7 @@ def test_sequential_calibration_measures_behind_the_clips_before(model, photos):
 
     inputs = quicknet_model.normalize(photos)
     clipped = quicknet_measure.Clipped(model)
-    steps = clipped.sequential(inputs, quicknet_measure.smallest_covering(90))
+    steps = clipped.sequential(inputs, quicknet_measure.as_clip_model(90))
     expected = model
     for layer in clipped.layers:
         expected = clip_model(expected, 8, "auto", [layer.name], inputs, percentile=90)
