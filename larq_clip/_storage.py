@@ -17,11 +17,14 @@ Format = int | Sequence[int] | None
 def grid_steps(fraction_bits: Format, channels: int | None, owner: str) -> np.ndarray:
     """2^-f as float64, () or ``(channels,)``.
 
+    Args:
+        channels: of the tensor; None where Keras does not know it while tracing (batches of a Sequence).
+
     Raises:
         ValueError: where there is one f per channel, but not as many as channels.
     """
     bits = np.asarray(fraction_bits)
-    if bits.ndim and bits.size != channels:
+    if bits.ndim and channels is not None and bits.size != channels:
         raise ValueError(f"{owner} has {bits.size} fraction bits, but its input {channels} channels")
     return np.ldexp(1.0, -bits)
 

@@ -326,6 +326,23 @@ def test_it_trains(clipped, images):
     assert still == []
 
 
+def test_it_trains_on_batches_of_unknown_shape(clipped, images):
+    """As those of a keras.utils.Sequence: Keras traces with no axis known."""
+
+    class Batches(keras.utils.Sequence):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return images[8 * index : 8 * index + 8], np.zeros(8, np.int64)
+
+    quantized = quantize_model(clipped["resnet"], images)
+    quantized.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = quantized.get_weights()
+    assert np.isfinite(quantized.fit(Batches(), verbose=0).history["loss"][0])
+    assert any(not np.array_equal(a, b) for a, b in zip(before, quantized.get_weights()))
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_saved_and_loaded(clipped, images, tmp_path, suffix):
     model = quantize_model(clipped["resnet"], images)
