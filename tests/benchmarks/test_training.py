@@ -1,5 +1,6 @@
 """The accuracy experiments: images, networks, and a training that is killed and goes on."""
 
+import importlib
 import json
 import sys
 
@@ -32,13 +33,8 @@ def rooms():
     sys.path.insert(0, str(ROOT / "benchmarks/accuracy"))
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        import images
-        import networks
-        import record
-        import train
-        import variants
-
-        yield {"images": images, "networks": networks, "record": record, "train": train, "variants": variants}
+        names = "accuracy_tables", "images", "networks", "record", "train", "variants"
+        yield {name: importlib.import_module(name) for name in names}
     finally:
         del sys.path[:2]
 
@@ -165,3 +161,21 @@ def test_partial_sums_saturate_only_beyond_the_limit(rooms, strides):
     ones = tf.ones((1, 6, 6, 150))
     centre = np.asarray(saturating(ones))[0, 1, 1, 0], np.asarray(clipped(ones))[0, 1, 1, 0]
     assert centre == (-127.0, 127.0)  # five taps of +1, then four of -1: 150 in all
+
+
+def test_the_readmes_hold_the_recorded_figures(rooms):
+    tables = rooms["accuracy_tables"]
+    records = json.loads(tables.RESULTS.read_text())
+    for path in tables.READMES:
+        assert tables.render(path, records) == path.read_text()
+    for record in records:
+        if record["variant"].startswith("runtime@"):
+            assert record["differing_predictions"] == 0
+
+
+def test_differences_are_taken_seed_by_seed(rooms):
+    tables = rooms["accuracy_tables"]
+    assert tables.gain({1: 61.0, 2: 64.0, 4: 99.0}, {1: 60.0, 2: 61.0, 3: 0.0}) == "+2.0 ± 1.0"
+    assert tables.gain({1: 59.5}, {1: 60.0}) == "−0.5"
+    assert tables.gain({}, {1: 60.0}) == tables.cell([]) == "–"
+    assert tables.cell([60.0, 62.0]) == "61.0 ± 1.4"
