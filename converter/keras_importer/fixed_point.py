@@ -179,6 +179,18 @@ def _joined(call: LayerImport, joined: Tensor) -> Tensor:
     return stored(call, joined, call.layer.bits, bits, call.name)
 
 
+def kernel_scale(call: LayerImport) -> Callable[[Tensor, str], Tensor]:
+    """The step y = s_q q behind a clip: with F fraction bits of s and those of q, y has F + f."""
+    integers = call.layer.scale_integers()
+    own = _channel_bits(call, call.layer.scale_fraction_bits, integers.size)
+
+    def step(x: Tensor, output: str) -> Tensor:
+        result = Tensor(output, DType.INT64, x.shape, ir.shortest(own + x.scale_bits))
+        return elementwise(call, [x], result, steps=ir.affine_step(integers))
+
+    return step
+
+
 def int8_layer(call: LayerImport, source: Tensor, activate: Activate) -> Tensor:
     """y = m[c] (sum of w x + bias), with the fraction bits of each output channel's step; then the activation."""
     _require_quantized(call)
