@@ -317,6 +317,8 @@ def _reshape(call: LayerImport, source: Tensor) -> Tensor:
 
 
 def _reshaped(call: LayerImport, source: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if shape == source.shape:
+        return source
     # Bits are packed along their last axis: only flattening is undone by the passes, so others reshape numbers.
     if source.dtype is DType.BIT and (len(source.shape), len(shape)) != (3, 1):
         source = call.builder.as_float(source)
