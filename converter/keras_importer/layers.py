@@ -33,9 +33,11 @@ from larq_clip.layers import (
     Int8Conv2D,
     Int8Dense,
     Int8DepthwiseConv2D,
+    PadChannels,
     QuantConv2D,
     QuantDense,
     StorageQuantizer,
+    TakeChannels,
 )
 
 Handler = Callable[[LayerImport, Tensor], "Tensor | Mean"]
@@ -354,6 +356,8 @@ HANDLERS: dict[type, Handler] = {
     _layers.ReLU: _relu_layer,
     _layers.Softmax: _softmax_layer,
     _layers.ZeroPadding2D: fixed_point.zero_padding,
+    TakeChannels: fixed_point.take_channels,
+    PadChannels: fixed_point.pad_channels,
     FixedPointBatchNormalization: _fixed_point_batch_norm,
     StorageQuantizer: fixed_point.storage_quantizer,
     Int8Conv2D: _int8_layer,
