@@ -15,9 +15,11 @@ from larq_clip.converter.passes.fuse_fixed_point import fuse_fixed_point
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
 from larq_clip.converter.passes.lower_accumulators import lower_accumulators
 from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
+from larq_clip.converter.passes.lower_channels import lower_channels
 from larq_clip.converter.passes.separate_outputs import separate_outputs
 from larq_clip.converter.passes.share_signs import share_signs
 from larq_clip.converter.passes.sink_flatten import sink_flatten
+from larq_clip.converter.passes.store_before_pools import store_before_pools
 
 
 class Stage(NamedTuple):
@@ -31,6 +33,8 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(check_ranges, "first: the passes evaluate chains of integers, which must not overflow"),
     Stage(float_outputs, "before the fusions: afterwards an output is a reader like any other"),
     Stage(separate_outputs, "after float_outputs, so that it copies float32; before the fusions, which spare outputs"),
+    Stage(lower_channels, "before fold_padding and fuse_fixed_point, which know what to do with a convolution"),
+    Stage(store_before_pools, "before fuse_fixed_point, which takes the store into the op that computes the integers"),
     Stage(
         fold_padding,
         "before fuse_thresholds, behind which a sign that was taken of zeros has thresholds; before share_signs, which "

@@ -91,6 +91,14 @@ def _same_shape(op: Any, sources: Sequence[Tensor], results: Sequence[Tensor]) -
     return all(tensor.shape == results[0].shape for tensor in (*operands, *results))
 
 
+def _selected(op: Any, source: Tensor, result: Tensor) -> bool:
+    if op.channels.shape != result.shape[-1:] or result.shape[:-1] != source.shape[:-1]:
+        return False
+    if op.channels.min() < -1 or op.channels.max() >= source.channels:
+        return False
+    return bool(np.all((op.channels < 0) | (source.scale_bits[op.channels] == result.scale_bits)))
+
+
 def _concatenated(op: Any, sources: Sequence[Tensor], result: Tensor) -> bool:
     bits = np.concatenate([source.scale_bits for source in sources])
     return (
@@ -150,6 +158,16 @@ RULES: tuple[Rule, ...] = (
         (ir.Concatenate,),
         "its output has the channels of its inputs and their fraction bits",
         lambda op, s, r: _concatenated(op, s, r[0]),
+    ),
+    Rule(
+        (ir.SelectChannels,),
+        "it takes int8 to int8",
+        lambda op, s, r: s[0].dtype is r[0].dtype is DType.INT8,
+    ),
+    Rule(
+        (ir.SelectChannels,),
+        "its output has the channels that it names, -1 for zeros, and their fraction bits",
+        lambda op, s, r: _selected(op, s[0], r[0]),
     ),
     Rule(
         (ir.Pad2D,),

@@ -1,8 +1,8 @@
 """The intermediate representation: immutable graphs of small ops, each with a NumPy evaluator.
 
 One set of ops serves all stages. Most of them are exactly those of the file (`larq_clip.fbs`); an imported graph also
-holds `BatchNorm`, `AccumulatorClip`, `Pad2D`, binary convolutions that leave their raw accumulator, and exact tensors,
-int64, of which fixed-point models consist between the tensors that they store; the passes remove them.
+holds `BatchNorm`, `AccumulatorClip`, `Pad2D`, `SelectChannels`, binary convolutions that leave their raw accumulator,
+and exact tensors, int64, of which fixed-point models consist between those that they store; the passes remove them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from larq_clip.converter.ir.fixed_point import (
     shift_store,
 )
 from larq_clip.converter.ir.graph import Graph, GraphError, Replacement, evaluate, redirect, unused_name
-from larq_clip.converter.ir.integer_ops import Concatenate, Elementwise, Int8Conv2D, Pad2D, Quantize, to_float
+from larq_clip.converter.ir.integer_ops import (
+    Concatenate,
+    Elementwise,
+    Int8Conv2D,
+    Pad2D,
+    Quantize,
+    SelectChannels,
+    to_float,
+)
 from larq_clip.converter.ir.ops import (
     AccumulatorClip,
     Activation,
@@ -79,6 +87,7 @@ __all__ = [
     "RangeError",
     "Replacement",
     "Reshape",
+    "SelectChannels",
     "Softmax",
     "Step",
     "StepKind",

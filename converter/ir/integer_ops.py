@@ -99,6 +99,16 @@ class Pad2D(UnaryOp):
         return padded
 
 
+@dataclass(frozen=True, eq=False)
+class SelectChannels(UnaryOp):
+    """Channel c is channel `channels[c]` of the input, or zeros where that is -1; int8, in imported graphs only."""
+
+    channels: NDArray[np.int64] = field(repr=False)
+
+    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
+        return like(np.where(self.channels < 0, 0, x[..., self.channels]), result)
+
+
 def to_float(name: str, source: Tensor, result: str) -> Op:
     """The op from bits or integers to the same numbers in float32, rounded once.
 

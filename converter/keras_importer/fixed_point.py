@@ -23,7 +23,9 @@ from larq_clip.layers import (
     Int8Conv2D,
     Int8Dense,
     Int8DepthwiseConv2D,
+    PadChannels,
     StorageQuantizer,
+    TakeChannels,
 )
 
 LAYERS = (
@@ -33,7 +35,9 @@ LAYERS = (
     Int8Conv2D,
     Int8Dense,
     Int8DepthwiseConv2D,
+    PadChannels,
     StorageQuantizer,
+    TakeChannels,
 )
 STORED_TYPE = {8: DType.INT8, 16: DType.INT16}
 Activate = Callable[[LayerImport, Any], list[tuple[str, Callable[[Tensor, str], Tensor]]]]
@@ -179,6 +183,18 @@ def _joined(call: LayerImport, joined: Tensor) -> Tensor:
     return stored(call, joined, call.layer.bits, bits, call.name)
 
 
+def kernel_scale(call: LayerImport) -> Callable[[Tensor, str], Tensor]:
+    """The step y = s_q q behind a clip: with F fraction bits of s and those of q, y has F + f."""
+    integers = call.layer.scale_integers()
+    own = _channel_bits(call, call.layer.scale_fraction_bits, integers.size)
+
+    def step(x: Tensor, output: str) -> Tensor:
+        result = Tensor(output, DType.INT64, x.shape, ir.shortest(own + x.scale_bits))
+        return elementwise(call, [x], result, steps=ir.affine_step(integers))
+
+    return step
+
+
 def int8_layer(call: LayerImport, source: Tensor, activate: Activate) -> Tensor:
     """y = m[c] (sum of w x + bias), with the fraction bits of each output channel's step; then the activation."""
     _require_quantized(call)
@@ -226,6 +242,33 @@ def zero_padding(call: LayerImport, source: Tensor) -> Tensor:
     source = source if source.dtype is not DType.BIT else call.builder.as_float(source)
     shape = (top + height + below, left + width + right, channels)
     return call.emit(ir.Pad2D, source, source.reshaped(call.name, shape), top=top, left=left)
+
+
+def take_channels(call: LayerImport, source: Tensor) -> Tensor:
+    """The channels that the layer names."""
+    return _selected(call, source, np.asarray(call.layer.channels, np.int64))
+
+
+def pad_channels(call: LayerImport, source: Tensor) -> Tensor:
+    """The channels between channels of zeros."""
+    zeros = [np.full(count, -1, np.int64) for count in (call.layer.before, call.layer.after)]
+    return _selected(call, source, np.concatenate([zeros[0], np.arange(source.channels), zeros[1]]))
+
+
+def _selected(call: LayerImport, source: Tensor, channels: NDArray[np.int64]) -> Tensor:
+    if source.dtype is not DType.INT8:
+        raise call.error(
+            f"its input {source.name!r} is {source.dtype.name.lower()}; only tensors stored in 8 bits have their "
+            "channels moved",
+            "quantize the model with residual_bits=8 and clips of 8 bits, or put a "
+            "larq_clip.layers.StorageQuantizer(8) in front of it",
+        )
+    if np.array_equal(channels, np.arange(source.channels)):
+        return source
+    # Zeros have any format: the coarsest makes no sum finer.
+    bits = np.where(channels < 0, source.scale_bits.min(), source.scale_bits[channels])
+    result = Tensor(call.name, DType.INT8, (*source.shape[:-1], channels.size), ir.shortest(bits))
+    return call.emit(ir.SelectChannels, source, result, channels=channels)
 
 
 def mean(call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ...]) -> Mean:

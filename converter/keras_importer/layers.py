@@ -22,8 +22,8 @@ from larq_clip.converter.keras_importer.quantizers import (
     PROBES,
     accumulator_clip,
     is_signs,
+    kernel_signs,
     quantized_input,
-    quantized_kernel,
     signs,
 )
 from larq_clip.layers import (
@@ -33,9 +33,11 @@ from larq_clip.layers import (
     Int8Conv2D,
     Int8Dense,
     Int8DepthwiseConv2D,
+    PadChannels,
     QuantConv2D,
     QuantDense,
     StorageQuantizer,
+    TakeChannels,
 )
 
 Handler = Callable[[LayerImport, Tensor], "Tensor | Mean"]
@@ -58,8 +60,9 @@ def _dense(call: LayerImport, source: Tensor) -> Tensor:
 
 
 def _weighted(call: LayerImport, source: Tensor, window: Window, size: tuple[int, int], groups: int) -> Tensor:
-    """Convolution or dense layer: kernel, clip, bias, activation. Binary where input and kernel are -1 and +1."""
-    layer, kernel = call.layer, quantized_kernel(call)
+    """Kernel, clip, scale of the kernel, bias, activation. Binary where the input and the kernel are -1 and +1."""
+    layer = call.layer
+    kernel, scale = kernel_signs(call)
     kernel = kernel.reshape(window.kernel_h, window.kernel_w, *kernel.shape[-2:])
     channels = kernel.shape[-1]
     shape = (channels,) if len(source.shape) == 1 else (*size, channels)
@@ -70,6 +73,8 @@ def _weighted(call: LayerImport, source: Tensor, window: Window, size: tuple[int
         steps = [("accumulator", _binary(call, kernel, window, shape, groups))]
         if clip is not None:
             steps.append(("clipped", _clip(call, *clip)))
+        if scale is not None:
+            steps.append(("scaled", _scale(call, scale)))
         if bias is not None and not (call.builder.fixed_point and not np.any(bias)):  # integers stay integers
             steps.append(("linear", _add(call, bias)))
     else:
@@ -116,8 +121,28 @@ def _clip(call: LayerImport, bits: int, step_log2: int) -> Step:
     return step
 
 
+def _scale(call: LayerImport, scale: NDArray[np.float32]) -> Step:
+    """The multiplication by s of a scaled kernel: exact where s is quantized, else one rounding to float32."""
+    layer = call.layer
+    if layer.scale_fraction_bits is not None:
+        if not layer.accumulator_quantizer.enabled:
+            raise call.error(
+                "its scale is quantized, but its accumulator_quantizer is switched off, so that it rounds products",
+                "set accumulator_quantizer.enabled to True",
+            )
+        if call.builder.fixed_point:
+            return fixed_point.kernel_scale(call)
+        scale = np.ldexp(layer.scale_integers(), -np.asarray(layer.scale_fraction_bits)).astype(np.float32)
+    multiplier = call.constant("kernel scale", scale)
+    return lambda x, output: call.emit(ir.Affine, x, Tensor(output, DType.FLOAT32, x.shape), multiplier=multiplier)
+
+
 def _add(call: LayerImport, bias: NDArray) -> Step:
-    return lambda x, output: call.emit(ir.Affine, x, Tensor(output, DType.FLOAT32, x.shape), offset=bias)
+    def step(x: Tensor, output: str) -> Tensor:
+        x = call.builder.as_float(x) if x.dtype is DType.INT64 else x
+        return call.emit(ir.Affine, x, Tensor(output, DType.FLOAT32, x.shape), offset=bias)
+
+    return step
 
 
 def _full_precision(
@@ -294,6 +319,8 @@ def _reshape(call: LayerImport, source: Tensor) -> Tensor:
 
 
 def _reshaped(call: LayerImport, source: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if shape == source.shape:
+        return source
     # Bits are packed along their last axis: only flattening is undone by the passes, so others reshape numbers.
     if source.dtype is DType.BIT and (len(source.shape), len(shape)) != (3, 1):
         source = call.builder.as_float(source)
@@ -329,6 +356,8 @@ HANDLERS: dict[type, Handler] = {
     _layers.ReLU: _relu_layer,
     _layers.Softmax: _softmax_layer,
     _layers.ZeroPadding2D: fixed_point.zero_padding,
+    TakeChannels: fixed_point.take_channels,
+    PadChannels: fixed_point.pad_channels,
     FixedPointBatchNormalization: _fixed_point_batch_norm,
     StorageQuantizer: fixed_point.storage_quantizer,
     Int8Conv2D: _int8_layer,

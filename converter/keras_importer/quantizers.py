@@ -63,6 +63,18 @@ def quantized_kernel(call: LayerImport) -> NDArray[np.float32]:
         return call.constant("kernel", tf.convert_to_tensor(call.layer.kernel).numpy())
 
 
+def kernel_signs(call: LayerImport) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """The quantized kernel and None; of a layer with a scaled kernel its signs, and s of each filter, not rounded."""
+    kernel = quantized_kernel(call)
+    if not getattr(call.layer, "scaled_kernel", False):
+        return kernel, None
+    try:
+        scale = call.layer.kernel_scale()
+    except ValueError as error:
+        raise call.error(str(error), "use a kernel_quantizer such as 'magnitude_aware_sign'") from None
+    return bits_to_signs(sign_bits(kernel)).astype(np.float32), scale
+
+
 def is_signs(array: NDArray) -> bool:
     """Whether every element is -1 or +1."""
     return bool(np.all(np.abs(array) == 1))

@@ -11,6 +11,7 @@ ends because each rewrite reduces something that cannot grow: usually the number
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from larq_clip.converter import ir
@@ -29,3 +30,15 @@ def apply_everywhere(graph: ir.Graph, rewrite: Rewrite) -> ir.Graph:
                 break
         else:
             return graph
+
+
+def store_first(graph: ir.Graph, move: ir.Op, store: ir.Op, suffix: str) -> ir.Replacement:
+    """move → store  ⇒  store → move, where the one moves elements and the other rounds them one by one.
+
+    The tensor in between is named as the result, ``:suffix`` appended. Other readers of `move` keep it.
+    """
+    result, source = graph.result(store), graph.source(move)
+    inner = dataclasses.replace(result, name=graph.unused_name(f"{result.name}:{suffix}"), shape=source.shape)
+    first = dataclasses.replace(store, inputs=(source.name,), outputs=(inner.name,))
+    moved = dataclasses.replace(move, inputs=(inner.name,), outputs=(result.name,))
+    return ir.Replacement((store,), (first, moved), (inner,))

@@ -12,7 +12,7 @@ import dataclasses
 
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Graph, Op, Replacement, Tensor
-from larq_clip.converter.passes.base import apply_everywhere
+from larq_clip.converter.passes.base import apply_everywhere, store_first
 from larq_clip.converter.spec import window_fits
 from larq_clip.errors import ConversionError
 
@@ -82,7 +82,4 @@ def _behind_store(graph: Graph, op: Op) -> Replacement | None:
     pad = graph.producer(op.input)
     if not isinstance(pad, ir.Pad2D):
         return None
-    result, source = graph.result(op), graph.source(pad)
-    inner = dataclasses.replace(result, name=graph.unused_name(f"{result.name}:unpadded"), shape=source.shape)
-    first = dataclasses.replace(op, inputs=(source.name,), outputs=(inner.name,))
-    return Replacement((op,), (first, dataclasses.replace(pad, inputs=(inner.name,), outputs=(result.name,))), (inner,))
+    return store_first(graph, pad, op, "unpadded")

@@ -11,12 +11,12 @@ from __future__ import annotations
 import dataclasses
 
 from larq_clip.converter import ir
-from larq_clip.converter.ir import DType, Graph, Op, Replacement, Tensor, Window
+from larq_clip.converter.ir import DType, Graph, Op, Replacement, Tensor, Window, image_shape
 from larq_clip.converter.passes.base import apply_everywhere
 
 
 def sink_flatten(graph: Graph) -> Graph:
-    """Three rewrites, for Flatten = a Reshape of an image to one axis:
+    """Three rewrites, for Flatten = a Reshape of an image to one axis, or to one pixel of as many channels:
 
         Flatten → Bitpack (no thresholds)     ⇒  Bitpack → Flatten of bits
         Flatten of bits → Unpack              ⇒  Unpack → Flatten of float32
@@ -24,14 +24,22 @@ def sink_flatten(graph: Graph) -> Graph:
 
     The bits keep their name, X:input, with the image's shape. A Flatten that other ops read too stays for them. It
     does not fire on another Reshape, nor on a Bitpack with thresholds (those may differ from pixel to pixel), nor on
-    a grouped convolution. It ends because every rewrite moves a Flatten one op closer to the end or removes it.
+    a grouped convolution; nor on the sign of one pixel that others than 1×1 convolutions read, since bits cannot be
+    reshaped for those. It ends because every rewrite moves a Flatten one op closer to the end or removes it.
     """
     return apply_everywhere(graph, _rewrite)
 
 
 def is_flatten(graph: Graph, op: Op | None) -> bool:
-    """Whether an op is a Reshape of an image to one axis."""
-    return isinstance(op, ir.Reshape) and len(graph.source(op).shape) == 3 and len(graph.result(op).shape) == 1
+    """Whether an op is a Reshape of an image to one axis, or to one pixel."""
+    if not isinstance(op, ir.Reshape) or len(graph.source(op).shape) != 3:
+        return False
+    return image_shape(graph.result(op).shape)[:2] == (1, 1) != graph.source(op).shape[:2]
+
+
+def _takes_flattened(op: Op) -> bool:
+    """Whether an op becomes a convolution of the image that was flattened."""
+    return isinstance(op, ir.BinaryConv2D) and op.groups == 1 and op.window.taps == 1
 
 
 def _rewrite(graph: Graph, op: Op) -> Replacement | None:
@@ -40,10 +48,14 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
         return None
     image = graph.source(flatten)
     if isinstance(op, ir.Bitpack) and op.thresholds is None and op.invert is None:
+        readers = graph.consumers(op.output)
+        one_pixel = len(graph.result(op).shape) == 3
+        if one_pixel and not (readers and all(map(_takes_flattened, readers))):
+            return None
         return _swap(graph, flatten, op, DType.BIT)
     if isinstance(op, ir.Unpack):
         return _swap(graph, flatten, op, DType.FLOAT32)
-    if isinstance(op, ir.BinaryConv2D) and op.groups == 1:
+    if isinstance(op, ir.BinaryConv2D) and _takes_flattened(op):
         height, width, channels = image.shape
         conv = dataclasses.replace(
             op,

@@ -16,6 +16,7 @@ from larq_clip.converter.passes.fold_padding import fold_padding
 from larq_clip.converter.passes.fuse_fixed_point import fuse_fixed_point
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
 from larq_clip.converter.passes.lower_accumulators import lower_accumulators
+from larq_clip.converter.passes.store_before_pools import store_before_pools
 from larq_clip.errors import ConversionError
 
 
@@ -125,6 +126,29 @@ def test_fold_padding_refuses_what_it_cannot_fold():
     for sketch in (own_padding, larger_than_kernel, pooled):
         with pytest.raises(ConversionError, match=r"layer 'p' \(ZeroPadding2D\): its zeros go to"):
             fold_padding(sketch.graph())
+
+
+# ---- store_before_pools ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [DType.INT8, DType.INT16])
+def test_store_before_pools_rounds_first(dtype):
+    sketch = Sketch((6, 6, 4)).quantize("i").int8_conv("c", 5).exact_norm("n").exact_relu("r").pool("p")
+    graph = sketch.store("out", dtype, (-1, 3, 2, 0, 1)).graph()
+    result = store_before_pools(graph)
+    pool = result.ops[-1]
+    assert isinstance(pool, ir.MaxPool2D) and result.source(pool).has_format(dtype, graph.tensors["out"].scale_bits)
+    assert_same(graph, result)
+    lowered = pipeline.lower(graph)
+    assert types(lowered)[:3] == ["Quantize", "Int8Conv2D", "MaxPool2D"]
+    assert_same(graph, lowered)
+
+
+def test_store_before_pools_leaves_stored_tensors_and_steps_behind_pools():
+    stored = Sketch((6, 6, 4)).quantize("i", fraction_bits=(3,)).pool("p").store("out", fraction_bits=(1,)).graph()
+    assert types(store_before_pools(stored)) == types(stored)
+    steps = Sketch((6, 6, 4)).quantize("i").int8_conv("c", 5).pool("p").exact_norm("n").store("out").graph()
+    assert types(store_before_pools(steps)) == types(steps)
 
 
 # ---- fuse_thresholds, on integers -----------------------------------------------------------------------------------

@@ -90,6 +90,28 @@ def test_sink_flatten_makes_dense_a_convolution(channels):
     assert_same(graph, result)
 
 
+def one_pixel(kernel: int, groups: int = 1) -> Sketch:
+    """The sign of an image that is reshaped to one pixel, and a binary convolution of it."""
+    sketch = Sketch((2, 3, 6)).add(ir.Reshape, "f", shape=(1, 1, 36)).sign("d:input")
+    return sketch.binary_conv("d", 8, kernel=kernel, groups=groups)
+
+
+def test_sink_flatten_takes_one_pixel_for_a_vector():
+    graph = one_pixel(1).graph()
+    result = sink_flatten(graph)
+    assert types(result) == ["Bitpack", "BinaryConv2D"]
+    assert result.ops[1].weights.shape == (8, 2, 3, 6) and result.tensors["d"].shape == (1, 1, 8)
+    assert_same(graph, result)
+    assert types(pipeline.lower(graph)) == types(result)
+
+
+@pytest.mark.parametrize("conv", [{"kernel": 3}, {"kernel": 1, "groups": 4}])
+def test_sink_flatten_leaves_one_pixel_to_other_convolutions(conv):
+    graph = one_pixel(**conv).graph()
+    assert types(sink_flatten(graph)) == types(graph)
+    assert_same(graph, pipeline.lower(graph))
+
+
 def test_sink_flatten_ends_as_floats_before_a_float_layer():
     graph = Sketch((2, 3, 5)).flatten("f").sign("s").add(ir.Unpack, "u").conv("d", 4, kernel=1).graph()
     result = sink_flatten(graph)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
+from zoo_support import CASES, CLASSES, as_if_trained, images, trained
 
 from larq_clip import layers
 from larq_clip._keras import keras, lq, tf
@@ -14,7 +13,6 @@ from larq_clip.models import binary_layers, clip_model, quantize_model
 zoo = pytest.importorskip("larq_zoo", reason="larq-zoo is not installed: pip install 'larq-clip[zoo]'")
 
 L = keras.layers
-CLASSES = 5
 QUANTIZED = (
     layers.Int8Conv2D,
     layers.Int8Dense,
@@ -22,61 +20,6 @@ QUANTIZED = (
     layers.FixedPointBatchNormalization,
     layers.StorageQuantizer,
 )
-
-
-class Case(NamedTuple):
-    """Pixels a side, how the model is saved, how many binary layers it has, what stays float, and scaled kernels."""
-
-    size: int
-    suffixes: str
-    binary: int
-    floats: frozenset = frozenset()
-    scaled: bool = False
-
-
-# XNORNet ends in a valid 6x6 convolution, so images of fewer than 217 pixels leave nothing for it.
-CASES = {
-    "BinaryAlexNet": Case(64, "h5 keras", 7, frozenset({"QuantConv2D"})),
-    "BinaryDenseNet28": Case(50, "h5", 23),
-    "BinaryDenseNet37": Case(50, "h5", 32),
-    "BinaryDenseNet37Dilated": Case(50, "h5", 32),
-    "BinaryDenseNet45": Case(50, "h5", 40),
-    "BinaryResNetE18": Case(64, "h5", 16),
-    "BiRealNet": Case(32, "h5", 16, scaled=True),
-    "MeliusNet22": Case(32, "h5", 34),
-    "QuickNet": Case(32, "h5", 16),
-    "QuickNetLarge": Case(32, "h5", 32),
-    "QuickNetSmall": Case(32, "h5", 16),
-    "RealToBinaryNet": Case(32, "h5", 16, frozenset({"Multiply", "PReLU"})),
-    "XNORNet": Case(217, "h5", 6, scaled=True),
-}
-
-
-def factory(name):
-    return getattr(zoo.sota if name.startswith("QuickNet") else zoo.literature, name)
-
-
-def images(size, count=2):
-    return np.random.default_rng(5).normal(size=(count, size, size, 3)).astype(np.float32)
-
-
-def as_if_trained(model, x):
-    """Batch norms that fit their inputs, and affine variables with both signs."""
-    rng = np.random.default_rng(11)
-    norms = [layer for layer in model.layers if isinstance(layer, L.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    model(x, training=True)
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-        for variable in (norm.gamma, norm.beta):
-            if variable is not None:
-                spread = rng.uniform(0.5, 1.5, variable.shape)
-                variable.assign(rng.choice([-1, 1], variable.shape) * spread * (1 if variable is norm.gamma else 0.3))
-    for layer in model.layers:
-        if isinstance(layer, L.PReLU):
-            layer.alpha.assign(rng.uniform(-0.2, 0.5, layer.alpha.shape))
 
 
 def require_on_grids(model, x):
@@ -117,10 +60,7 @@ def test_clip_quantize_train_save_load(name, tmp_path):
 
 def clip_quantize_train_save_load(name, tmp_path):
     case = CASES[name]
-    x = images(case.size)
-    keras.utils.set_random_seed(3)
-    model = factory(name)(input_shape=(case.size, case.size, 3), weights=None, num_classes=CLASSES)
-    as_if_trained(model, x)
+    model, x = trained(name)
     clipped = clip_model(model, step=2)
     binary = binary_layers(clipped)
     assert len(binary) == case.binary
