@@ -68,10 +68,12 @@ int lqc_fraction_of(const lqc_tensor *tensor, uint32_t c) {
 
 lqc_status lqc_expect_same_fractions(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                      const lqc_tensor *output) {
-  bool same = input->channels == output->channels || (input->fraction_count <= 1 && output->fraction_count <= 1);
+  /* Of two formats by channel, one repeats the other: an image [h, w, c] becomes [h * w * c]. */
+  uint32_t in = input->channels, out = output->channels;
+  bool same = input->fraction_count <= 1 || output->fraction_count <= 1 || in % out == 0 || out % in == 0;
   uint32_t count = input->fraction_count > output->fraction_count ? input->fraction_count : output->fraction_count;
   for (uint32_t c = 0; same && c < count; ++c) {
-    same = lqc_fraction_of(input, c) == lqc_fraction_of(output, c);
+    same = lqc_fraction_of(input, c % in) == lqc_fraction_of(output, c % out);
   }
   if (same) {
     return LQC_OK;

@@ -91,8 +91,9 @@ lqc_status lqc_expect_same_channels(const lqc_prepare *prepare, const lqc_op *op
 /* Fraction bits of channel c of an integer tensor. */
 int lqc_fraction_of(const lqc_tensor *tensor, uint32_t c);
 
-/* An integer input and its output have the same fraction bits. Reshape may change the channels: there only one format
- * for all of them can stay the same. */
+/* An integer input and its output have the same fraction bits, element by element. Reshape may change the channels:
+ * there one format for all of them stays the same, and one by channel where either number of channels divides the
+ * other. */
 lqc_status lqc_expect_same_fractions(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                      const lqc_tensor *output);
 

@@ -79,3 +79,36 @@ def test_wide_clips_are_stored_in_16_bits():
     convs = ops_of(lowered, ir.BinaryConv2D)
     assert {op.clip_limit for op in convs} == {2047} and {op.epilogue for op in convs} == {Epilogue.FIXED_POINT}
     assert {lowered.result(op).dtype for op in ops_of(lowered, ir.Concatenate)} == {DType.INT16}
+
+
+def test_images_with_a_format_by_channel_are_flattened():
+    """A classifier on an image: its vector repeats the formats of the channels, pixel after pixel."""
+    from larq_clip._keras import keras, lq
+    from larq_clip.models import clip_model, quantize_model
+
+    layers = keras.layers
+
+    def make():
+        return keras.Sequential(
+            [
+                layers.InputLayer((6, 5, 3), name="image"),
+                layers.Conv2D(8, 3, name="stem"),
+                layers.BatchNormalization(name="stem_norm"),
+                lq.layers.QuantConv2D(
+                    12, 2, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, name="conv"
+                ),
+                layers.BatchNormalization(name="norm"),
+                layers.Flatten(name="flatten"),
+                layers.Dense(5, name="classifier"),
+            ]
+        )
+
+    x = np.random.default_rng(1).standard_normal((6, 6, 5, 3)).astype(np.float32)
+    model = make()
+    model(x, training=True)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):  # formats differ by channel
+            layer.gamma.assign(2.0 ** np.arange(layer.gamma.shape[0]) / 8)
+    lowered = check(quantize_model(clip_model(model), x), x)
+    (flat,) = [lowered.result(op) for op in ops_of(lowered, ir.Reshape)]
+    assert flat.shape == (3 * 2 * 12,) and len(set(flat.fraction_bits)) > 1

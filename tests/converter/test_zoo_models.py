@@ -1,6 +1,6 @@
 """Models of larq-zoo, clipped and quantized: the file computes on the C runtime what Keras computes, bit for bit.
 
-Four of them by default; all with LARQ_CLIP_ALL_ZOO=1, which takes minutes.
+Four of them, and those that are refused; all with LARQ_CLIP_ALL_ZOO=1, which takes minutes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,7 @@ FLOAT_STEM = ("BinaryAlexNet",)
 EVERYTHING = os.environ.get("LARQ_CLIP_ALL_ZOO") == "1"
 
 
-def some(*names):
-    slow = pytest.mark.skipif(not EVERYTHING, reason="takes 20 to 60 seconds; set LARQ_CLIP_ALL_ZOO=1")
-    return [pytest.param(name, marks=[] if name in FAST else [slow]) for name in names]
-
-
-@pytest.mark.parametrize("name", some(*(name for name in CASES if name not in REFUSED)))
+@pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED] if EVERYTHING else FAST)
 def test_zoo_models_are_exact(name):
     from larq_clip._keras import keras, tf
 
@@ -54,7 +49,7 @@ def test_zoo_models_are_exact(name):
     assert floats == {*graph.inputs, softmax.input, softmax.output}
 
 
-@pytest.mark.parametrize("name", some(*REFUSED))
+@pytest.mark.parametrize("name", REFUSED)
 def test_zoo_models_that_are_refused(name):
     with pytest.raises(ConversionError, match=REFUSED[name]) as error:
         convert_keras_model(quantized(name)[0])
