@@ -7,7 +7,6 @@ from typing import Any
 from larq_clip import arithmetic
 from larq_clip import layers as ours
 from larq_clip._keras import keras, tf
-from larq_clip.models import accumulator_clips
 
 CHUNK = 128  # channels that one partial sum holds: a NEON register of bits
 
@@ -23,7 +22,10 @@ class SaturatingConv2D(ours.QuantConv2D):
         limit = arithmetic.clip_limit(self.accumulator_quantizer.bits) * self.accumulator_quantizer.step
         height, width = inputs.shape[1:3]
         if self.padding == "same" or self.dilation_rate != (1, 1) or self.groups != 1:
-            raise NotImplementedError(f"layer '{self.name}': padding by Keras, dilation and groups are not handled")
+            raise ValueError(
+                f"layer '{self.name}' has padding={self.padding!r}, dilation_rate={self.dilation_rate} and "
+                f"groups={self.groups}; accepted are padding by pad_values or none, no dilation and one group"
+            )
         rows, columns = kernel.shape[:2]
         total: Any = 0.0
         for i in range(rows):
@@ -45,6 +47,4 @@ def saturate_partial_sums(model: keras.Model) -> keras.Model:
 
     copy = keras.models.clone_model(model, clone_function=replace)
     copy.set_weights(model.get_weights())
-    for name, clip in accumulator_clips(copy).items():
-        clip.enabled = accumulator_clips(model)[name].enabled
     return copy

@@ -12,33 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from larq_clip._graph import FIXED_POINT
 from larq_clip._keras import keras
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Step, StepKind, Tensor, Window, image_shape
 from larq_clip.converter.keras_importer.context import LayerImport, Mean
 from larq_clip.layers import (
-    Add,
-    Concatenate,
-    FixedPointBatchNormalization,
-    Int8Conv2D,
     Int8Dense,
     Int8DepthwiseConv2D,
-    PadChannels,
-    StorageQuantizer,
-    TakeChannels,
 )
 
-LAYERS = (
-    Add,
-    Concatenate,
-    FixedPointBatchNormalization,
-    Int8Conv2D,
-    Int8Dense,
-    Int8DepthwiseConv2D,
-    PadChannels,
-    StorageQuantizer,
-    TakeChannels,
-)
 STORED_TYPE = {8: DType.INT8, 16: DType.INT16}
 Activate = Callable[[LayerImport, Any], list[tuple[str, Callable[[Tensor, str], Tensor]]]]
 
@@ -278,4 +261,4 @@ def mean(call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ..
 
 def is_fixed_point(model: keras.Model) -> bool:
     """Whether a model has layers of fixed point: then clipped accumulators stay integers."""
-    return any(isinstance(layer, LAYERS) for layer in model.layers)
+    return any(isinstance(layer, FIXED_POINT) for layer in model.layers)

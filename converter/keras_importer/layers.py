@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from larq_clip import arithmetic
 from larq_clip._binary import produces_signs
+from larq_clip._graph import FIXED_POINT
 from larq_clip._keras import keras, lq, tf
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Tensor, Window, image_shape
@@ -390,7 +391,7 @@ EXACT_IN_FLOAT64 = (
 )
 MEANS = (_layers.AveragePooling2D, _layers.GlobalAveragePooling2D)
 # Layers that do not cast what they get to float32, or take the sign of it at once, which that leaves as it is.
-UNCAST = (*fixed_point.LAYERS, QuantConv2D, QuantDense, lq.layers.QuantConv2D, lq.layers.QuantDense)
+UNCAST = (*FIXED_POINT, QuantConv2D, QuantDense, lq.layers.QuantConv2D, lq.layers.QuantDense)
 
 
 def supported_layers() -> str:
