@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 import machine  # noqa: E402
 import quicknet_measure as measure  # noqa: E402
 import quicknet_model  # noqa: E402
-from quicknet_tables import CLIP, RECORD, clip_table, replace_rows  # noqa: E402
+from quicknet_tables import CLIP, RECORD, clip_table, replace_rows, save_flips_chart  # noqa: E402
 
 from larq_clip._keras import keras  # noqa: E402
 from larq_clip.models import binary_layers  # noqa: E402
@@ -213,13 +213,9 @@ def write_chart(results: list[dict], path: Path) -> None:
         axes.plot(
             list(flipped), [100 * share for share in flipped.values()], style, marker="o", ms=3, c=colour, label=label
         )
-    axes.set_ylabel("signs that differ from the plain model's, %")
-    axes.set_xlabel("binary convolution, signs of its input")
-    axes.tick_params(axis="x", rotation=45)
-    axes.set_title(f"Pretrained QuickNet, clipped without retraining, {results[0]['images_all']} photos")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_flips_chart(
+        figure, axes, f"Pretrained QuickNet, clipped without retraining, {results[0]['images_all']} photos", path
+    )
     pyplot.close(figure)
 
 

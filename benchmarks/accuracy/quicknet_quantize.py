@@ -25,7 +25,14 @@ import machine  # noqa: E402
 import quicknet_measure as measure  # noqa: E402
 import quicknet_model  # noqa: E402
 import quicknet_variants  # noqa: E402
-from quicknet_tables import QUANTIZE, RECORD, quantize_table, read_rows, replace_rows  # noqa: E402
+from quicknet_tables import (  # noqa: E402
+    QUANTIZE,
+    RECORD,
+    quantize_table,
+    read_rows,
+    replace_rows,
+    save_flips_chart,
+)
 from quicknet_variants import VARIANTS, Quantized  # noqa: E402
 
 from larq_clip._keras import keras  # noqa: E402
@@ -161,13 +168,9 @@ def write_chart(rows: list[dict], path: Path) -> None:
             c="black" if row["variant"] == "clip only" else colour,
             label=f"{row['variant']} (agreement {row['agreement_versions']:.0%})",
         )
-    axes.set_ylabel("signs that differ from the plain model's, %")
-    axes.set_xlabel("binary convolution, signs of its input")
-    axes.tick_params(axis="x", rotation=45)
-    axes.set_title(f"Pretrained QuickNet as an integer program, no retraining, {rows[0]['images']} photos")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_flips_chart(
+        figure, axes, f"Pretrained QuickNet as an integer program, no retraining, {rows[0]['images']} photos", path
+    )
     pyplot.close(figure)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 README = Path(__file__).parent / "README.md"
 RECORD = Path(__file__).parent.parent / "results" / "quicknet.json"
@@ -31,6 +32,17 @@ def replace_rows(path: Path, experiment: str, rows: list[dict]) -> None:
     """Write the rows of an experiment, keeping those of others, which stay in front."""
     kept = [row for row in read_rows(path) if row["experiment"] != experiment]
     path.write_text(json.dumps(kept + rows, indent=1) + "\n")
+
+
+def save_flips_chart(figure: Any, axes: Any, title: str, path: Path) -> None:
+    """What the charts of flipped signs share: labels, legend, file."""
+    axes.set_ylabel("signs that differ from the plain model's, %")
+    axes.set_xlabel("binary convolution, signs of its input")
+    axes.tick_params(axis="x", rotation=45)
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 # ---- Tables ---------------------------------------------------------------------------------------------------------
