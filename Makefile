@@ -3,6 +3,8 @@
 #   make demo          train, convert, run and compare on the embedded images; results in build/demo/
 #   make test          all tests: C (release, sanitizers, NEON under qemu) and Python
 #   make bench         measure, and record the results in benchmarks/results/
+#   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
+#                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
 #   make lint          formatting, static checks
 #   make format        rewrite the sources in the project's format
 #   make test-oldest   the Python tests with the oldest supported TensorFlow (2.15.1)
@@ -29,7 +31,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 HAVE_AARCH64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test test-c test-aarch64 test-python test-oldest bench lint format schema setup system clean
+.PHONY: demo test test-c test-aarch64 test-python test-oldest bench accuracy lint format schema setup system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -106,6 +108,16 @@ OLDEST_PYTHON = $(shell for p in python3.11 python3.10 python3; do \
 
 bench: test-c test-aarch64
 	$(BIN)/python benchmarks/runtime_size.py
+
+EXPERIMENTS ?= $(basename $(notdir $(wildcard benchmarks/accuracy/configs/*_quarter.json)))
+SEEDS ?= 1 2 3
+accuracy: setup
+	for experiment in $(EXPERIMENTS); do for seed in $(SEEDS); do \
+		$(BIN)/python benchmarks/accuracy/train.py benchmarks/accuracy/configs/$$experiment.json --seed $$seed \
+			$(if $(DATA),--data-dir '$(DATA)') --work build/accuracy; \
+	done; done
+	$(BIN)/python benchmarks/accuracy/record.py --work build/accuracy
+	$(BIN)/python benchmarks/accuracy/accuracy_tables.py
 
 # ---- Keeping tidy ----------------------------------------------------------------------------------------------
 
