@@ -29,7 +29,10 @@ RUNTIME_SOURCES = $(shell find runtime -name '*.[ch]' -o -name 'CMakeLists.txt' 
 C_SOURCES = $(shell find runtime -name '*.[ch]')
 export PATH := $(abspath $(BIN)):$(PATH)
 HAVE_AARCH64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
-PYTEST = $(BIN)/python -m pytest
+# A worker of the tests may take 8 GB of memory, most of it TensorFlow's.
+WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
+	print fit < 1 ? 1 : fit < jobs ? fit : jobs; found = 1 } END { if (!found) print 1 }' /proc/meminfo 2>/dev/null || echo 1)
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-c test-aarch64 test-python test-oldest bench accuracy lint format schema setup system clean
 
