@@ -6,6 +6,7 @@
 
 #define LQC_DECLARE_KERNELS(isa)                                                                                      \
   extern const lqc_bconv_kernel lqc_bconv2d_##isa;                                                                    \
+  extern const lqc_int8_kernel lqc_int8_conv_##isa;                                                                   \
   void lqc_threshold_##isa(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params); \
   void lqc_clip_##isa(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);        \
   void lqc_affine_##isa(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);       \
@@ -18,8 +19,7 @@
  * scalar ones have NEON already; AVX-512 would bring little for 30 KB of code and takes those of AVX2, which every such
  * processor has. */
 #define LQC_DECLARE_PLAIN_KERNELS(isa)                                                                    \
-  void lqc_int8_conv_##isa(const lqc_int8_tile *tile);                                                    \
-  void lqc_int8_depthwise_##isa(const lqc_int8_tile *tile);                                               \
+  void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                                        \
   void lqc_fixed_point_##isa(const lqc_lane_program *program, int32_t *y, const void *const *inputs,      \
                              void *const *outputs);                                                       \
   void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, int64_t *y, const void *const *inputs, \
