@@ -104,14 +104,15 @@ static void conv_tiles(const void *context, uint32_t thread, size_t begin, size_
   const conv_state *s = work->node->state;
   uint8_t *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
   uint8_t *patches = scratch + LQC_INT8_TILE_PIXELS * s->sums_stride * sizeof(int32_t);
-  void *row = patches + LQC_INT8_TILE_PIXELS * s->patch_bytes, *sums = scratch;
+  void *lanes = patches + LQC_INT8_TILE_PIXELS * s->patch_bytes, *sums = scratch;
   size_t pixels = (size_t)s->rows.out * s->columns.out;
   for (size_t first = begin * LQC_INT8_TILE_PIXELS; first < pixels && begin < end;
        first += LQC_INT8_TILE_PIXELS, ++begin) {
     uint32_t count = pixels - first < LQC_INT8_TILE_PIXELS ? (uint32_t)(pixels - first) : LQC_INT8_TILE_PIXELS;
     sum_tile(s, work->node->input, first, count, sums, patches);
     for (uint32_t p = 0; p < count; ++p) {
-      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, first + p, (int32_t *)sums + p * s->sums_stride, row);
+      const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = (int32_t *)sums + p * s->sums_stride};
+      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, first + p, &start, lanes);
     }
   }
 }
@@ -128,6 +129,7 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
                                .out_channels = s->out_channels,
                                .bias = s->depthwise_bias,
                                .sums = scratch};
+  const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = pixel.sums};
   for (uint32_t row = (uint32_t)begin; row < end; ++row) {
     lqc_taps rows = lqc_axis_taps(&s->rows, row);
     for (uint32_t column = 0; column < s->columns.out; ++column) {
@@ -139,7 +141,7 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
         pixel.weights = s->depthwise_weights + rows.first * pixel.row_weights + columns.first * pixel.column_weights;
       }
       s->kernels->int8_depthwise(&pixel);
-      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, (size_t)row * s->columns.out + column, pixel.sums,
+      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, (size_t)row * s->columns.out + column, &start,
                           pixel.sums + s->sums_stride);
     }
   }
@@ -215,7 +217,7 @@ static lqc_status prepare_depthwise(lqc_prepare *prepare, const filters *f, conv
   }
   s->depthwise_weights = weights;
   s->depthwise_bias = bias;
-  lqc_need_thread_scratch(prepare, s->sums_stride * sizeof(int32_t) + s->fixed.row_bytes);
+  lqc_need_thread_scratch(prepare, s->sums_stride * sizeof(int32_t) + s->fixed.scratch_bytes);
   return LQC_OK;
 }
 
@@ -239,7 +241,7 @@ static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_sta
     s->patch_bytes = SIZE_MAX / LQC_INT8_TILE_PIXELS / 2; /* refused when it is taken */
   }
   lqc_need_thread_scratch(prepare, LQC_INT8_TILE_PIXELS * (s->sums_stride * sizeof(int32_t) + s->patch_bytes) +
-                                       s->fixed.row_bytes);
+                                       s->fixed.scratch_bytes);
   return LQC_OK;
 }
 

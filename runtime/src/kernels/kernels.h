@@ -139,17 +139,32 @@ typedef struct lqc_depthwise_pixel {
 /* The integers of one pixel, y, go through steps and are then stored. Lanes, the type of y and of all arrays marked so,
  * are int32_t, or int64_t where 32 bits are not enough; who makes a program has proven that nothing in it overflows.
  * Arrays are [channels rounded up to LQC_SUMS_MULTIPLE]. */
+typedef enum lqc_lane_source {
+  LQC_LANES_INT32, /* y = value */
+  LQC_LANES_INT16,
+  LQC_LANES_INT8,
+  LQC_LANES_SUMS,      /* uint16_t p: y = clip(floor((full - 2p) / 2^step_log2 + 1/2), +-limit); limit 0: full - 2p */
+  LQC_LANES_SUMS_WIDE, /* the same of uint32_t */
+} lqc_lane_source;
+
+/* What y is before the first step; it fits 32 bits. */
+typedef struct lqc_lane_start {
+  lqc_lane_source source;
+  const void *values; /* [channels], of int32 and sums rounded up to LQC_SUMS_MULTIPLE */
+  int32_t full, limit, step_log2;
+} lqc_lane_start;
+
 typedef enum lqc_lane_step_kind {
   LQC_LANE_RELU,      /* y = max(y, 0) */
-  LQC_LANE_AFFINE,    /* y = multiplier * y + offset */
-  LQC_LANE_ADD_INT8,  /* y = multiplier * y + operand_multiplier * x, x of input `operand`, int8 */
+  LQC_LANE_AFFINE,    /* y = multiplier * y + offset; multiplier fits 32 bits */
+  LQC_LANE_ADD_INT8,  /* y = y * 2^shift + x * 2^operand_shift, x of input `operand`, int8 */
   LQC_LANE_ADD_INT16, /* the same of int16 */
 } lqc_lane_step_kind;
 
 typedef struct lqc_lane_step {
   lqc_lane_step_kind kind;
   uint32_t operand;
-  const void *multiplier, *offset, *operand_multiplier; /* lanes */
+  const void *multiplier, *offset, *shift, *operand_shift; /* lanes */
 } lqc_lane_step;
 
 typedef struct lqc_lane_store {
@@ -194,10 +209,12 @@ typedef struct lqc_kernels {
                       const uint64_t *invert);
   const lqc_int8_kernel *int8_conv;
   void (*int8_depthwise)(const lqc_depthwise_pixel *pixel);
-  /* inputs and outputs: where the pixel's elements are, of every input and output of the op. y is overwritten. */
-  void (*fixed_point)(const lqc_lane_program *program, int32_t *y, const void *const *inputs, void *const *outputs);
-  void (*fixed_point_wide)(const lqc_lane_program *program, int64_t *y, const void *const *inputs,
-                           void *const *outputs);
+  /* One pixel. inputs and outputs: where its elements are, of every input and output of the op. scratch: lanes,
+     [channels rounded up to LQC_SUMS_MULTIPLE]. */
+  void (*fixed_point)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
+                      void *const *outputs, void *scratch);
+  void (*fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
+                           void *const *outputs, void *scratch);
 } lqc_kernels;
 
 /* Fills the table with scalar kernels, then overrides with those of `isa` (AUTO: the best available). Returns 0

@@ -16,14 +16,17 @@
                             const int8_t *thresholds, const uint64_t *invert);
 
 /* Kernels of plain loops, whose vectors the compiler makes: the same source for every instruction set. On aarch64 the
- * scalar ones have NEON already; AVX-512 would bring little for 30 KB of code and takes those of AVX2, which every such
- * processor has. */
-#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                                    \
-  void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                                        \
-  void lqc_fixed_point_##isa(const lqc_lane_program *program, int32_t *y, const void *const *inputs,      \
-                             void *const *outputs);                                                       \
-  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, int64_t *y, const void *const *inputs, \
-                                  void *const *outputs);
+ * scalar ones have NEON already. */
+#define LQC_DECLARE_FIXED_POINT(isa)                                                                                  \
+  void lqc_fixed_point_##isa(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs, \
+                             void *const *outputs, void *scratch);                                                    \
+  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_start *start,                       \
+                                  const void *const *inputs, void *const *outputs, void *scratch);
+#define LQC_DECLARE_PLAIN_KERNELS(isa) void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);
+
+LQC_DECLARE_FIXED_POINT(scalar)
+LQC_DECLARE_FIXED_POINT(avx2)
+LQC_DECLARE_FIXED_POINT(avx512)
 
 LQC_DECLARE_PLAIN_KERNELS(scalar)
 LQC_DECLARE_PLAIN_KERNELS(avx2)

@@ -22,7 +22,7 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
   };
 }
 
-#define LQC_OVERRIDE(name, NAME, plain)                       \
+#define LQC_OVERRIDE(name, NAME, lanes, plain)                \
   void lqc_kernels_##name(lqc_kernels *kernels) {             \
     kernels->isa = LQC_ISA_##NAME;                            \
     kernels->bconv = &lqc_bconv2d_##name;                     \
@@ -33,15 +33,15 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
     kernels->bitpack_i8 = lqc_bitpack_i8_##name;              \
     kernels->int8_conv = &lqc_int8_conv_##name;               \
     kernels->int8_depthwise = lqc_int8_depthwise_##plain;     \
-    kernels->fixed_point = lqc_fixed_point_##plain;           \
-    kernels->fixed_point_wide = lqc_fixed_point_wide_##plain; \
+    kernels->fixed_point = lqc_fixed_point_##lanes;           \
+    kernels->fixed_point_wide = lqc_fixed_point_wide_##lanes; \
   }
 
 #if defined(__aarch64__)
-LQC_OVERRIDE(neon, NEON, scalar)
+LQC_OVERRIDE(neon, NEON, scalar, scalar)
 #elif defined(__x86_64__)
-LQC_OVERRIDE(avx2, AVX2, avx2)
-LQC_OVERRIDE(avx512, AVX512, avx2)
+LQC_OVERRIDE(avx2, AVX2, avx2, avx2)
+LQC_OVERRIDE(avx512, AVX512, avx512, avx2)
 #endif
 
 /* The ISAs of this build that this processor runs, worst first; a later one overrides an earlier one. */
