@@ -104,7 +104,7 @@ static void conv_tiles(const void *context, uint32_t thread, size_t begin, size_
   const conv_state *s = work->node->state;
   uint8_t *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
   uint8_t *patches = scratch + LQC_INT8_TILE_PIXELS * s->sums_stride * sizeof(int32_t);
-  void *lanes = patches + LQC_INT8_TILE_PIXELS * s->patch_bytes, *sums = scratch;
+  void *lanes = patches + LQC_INT8_TILE_PIXELS * s->patch_bytes + LQC_INT8_OVERRUN, *sums = scratch;
   size_t pixels = (size_t)s->rows.out * s->columns.out;
   for (size_t first = begin * LQC_INT8_TILE_PIXELS; first < pixels && begin < end;
        first += LQC_INT8_TILE_PIXELS, ++begin) {
@@ -241,7 +241,7 @@ static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_sta
     s->patch_bytes = SIZE_MAX / LQC_INT8_TILE_PIXELS / 2; /* refused when it is taken */
   }
   lqc_need_thread_scratch(prepare, LQC_INT8_TILE_PIXELS * (s->sums_stride * sizeof(int32_t) + s->patch_bytes) +
-                                       s->fixed.scratch_bytes);
+                                       LQC_INT8_OVERRUN + s->fixed.scratch_bytes);
   return LQC_OK;
 }
 

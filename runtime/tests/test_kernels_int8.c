@@ -66,7 +66,7 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   int8_t *image = guarded_last(&image_memory, image_bytes), *filters = malloc(c->out_channels * size);
   int32_t *bias = random_below(seed, 4) ? malloc(c->out_channels * sizeof(int32_t)) : NULL;
   int32_t *sums = malloc(sum_count * sizeof(int32_t));
-  uint8_t *patches = aligned_alloc(64, MAX_PIXELS * patch_bytes);
+  uint8_t *patches = aligned_alloc(64, MAX_PIXELS * patch_bytes + LQC_INT8_OVERRUN);
   void *packed = guarded_last(&packed_memory, packed_bytes);
   uint32_t group = random_below(seed, c->groups);
   inside in[MAX_PIXELS];

@@ -1,6 +1,7 @@
 /* Fixed point in lanes of 64 bits: 64 channels, or 8 at the end, go through all steps and stores in registers. Arrays
  * of lanes are padded, so whole vectors of them are read; inputs and outputs are read and written through masks. */
 #include <immintrin.h>
+#include <string.h>
 
 #include "kernels_isa.h"
 
@@ -102,10 +103,12 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
   }
 }
 
-/* clip((y + half) >> right), and again after `left`. */
-LQC_INLINE __m512i rounded(const lqc_lane_store *store, uint32_t c, __m512i y, int64_t limit) {
+LQC_INLINE __m512i shifted(const lqc_lane_store *store, uint32_t c, __m512i y) {
+  return _mm512_srav_epi64(_mm512_add_epi64(y, lanes_at(store->half, c)), lanes_at(store->right, c));
+}
+
+LQC_INLINE __m512i clipped(const lqc_lane_store *store, uint32_t c, __m512i q, int64_t limit) {
   const __m512i high = _mm512_set1_epi64(limit), low = _mm512_set1_epi64(-limit);
-  __m512i q = _mm512_srav_epi64(_mm512_add_epi64(y, lanes_at(store->half, c)), lanes_at(store->right, c));
   q = _mm512_max_epi64(_mm512_min_epi64(q, high), low);
   if (store->left) {
     q = _mm512_mullo_epi64(q, lanes_at(store->left, c));
@@ -114,29 +117,75 @@ LQC_INLINE __m512i rounded(const lqc_lane_store *store, uint32_t c, __m512i y, i
   return q;
 }
 
+/* 64 channels to int8 by saturating conversions, which also take -128. Packs work in quarters of a vector, whose order
+ * is then put right. */
+LQC_INLINE void store_64_bytes(int8_t *out, const __m512i *wide) {
+  __m512i q[MAX_VECTORS / 2];
+  LQC_UNROLL
+  for (uint32_t v = 0; v < MAX_VECTORS / 2; ++v) {
+    __m256i low = _mm512_cvtsepi64_epi32(wide[2 * v]), high = _mm512_cvtsepi64_epi32(wide[2 * v + 1]);
+    q[v] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  }
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+  bytes = _mm512_max_epi8(bytes, _mm512_set1_epi8(-INT8_MAX));
+  _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, bytes));
+}
+
+LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, uint32_t channels, uint32_t channel,
+                           const uint32_t vectors, const __m512i *y) {
+  if (vectors == 1) {
+    _mm512_mask_cvtepi64_storeu_epi8(out + channel, lanes_of(channels, channel),
+                                     clipped(store, channel, shifted(store, channel, y[0]), INT8_MAX));
+    return;
+  }
+  __m512i q[MAX_VECTORS];
+  LQC_UNROLL
+  for (uint32_t v = 0; v < vectors; ++v) {
+    uint32_t c = channel + v * LANES;
+    q[v] = shifted(store, c, y[v]);
+    if (store->left) {
+      q[v] = clipped(store, c, q[v], INT8_MAX);
+    }
+  }
+  store_64_bytes(out + channel, q);
+}
+
+LQC_INLINE void store_bits(const lqc_lane_store *store, uint8_t *out, uint32_t channels, uint32_t channel,
+                           const uint32_t vectors, const __m512i *y) {
+  uint64_t bits = 0;
+  LQC_UNROLL
+  for (uint32_t v = 0; v < vectors; ++v) {
+    uint32_t c = channel + v * LANES;
+    __mmask8 below = _mm512_mask_cmple_epi64_mask(lanes_of(channels, c), y[v], lanes_at(store->thresholds, c));
+    bits |= (uint64_t)below << (v * LANES);
+  }
+  if (store->invert) {
+    bits ^= store->invert[channel / LQC_WORD_BITS] >> (channel % LQC_WORD_BITS);
+  }
+  memcpy(out + channel / 8, &bits, vectors * LANES / 8);
+}
+
 LQC_INLINE void do_store(const lqc_lane_store *store, void *out, uint32_t channels, uint32_t channel,
                          const uint32_t vectors, const __m512i *y) {
+  if (store->dtype == LQC_INT8) {
+    store_int8(store, out, channels, channel, vectors, y);
+    return;
+  }
+  if (store->dtype == LQC_BIT) {
+    store_bits(store, out, channels, channel, vectors, y);
+    return;
+  }
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
     uint32_t c = channel + v * LANES;
     __mmask8 lanes = lanes_of(channels, c);
-    switch (store->dtype) {
-    case LQC_INT8:
-      _mm512_mask_cvtepi64_storeu_epi8((int8_t *)out + c, lanes, rounded(store, c, y[v], INT8_MAX));
-      break;
-    case LQC_INT16:
-      _mm512_mask_cvtepi64_storeu_epi16((int16_t *)out + c, lanes, rounded(store, c, y[v], INT16_MAX));
-      break;
-    case LQC_FLOAT32:
+    if (store->dtype == LQC_INT16) {
+      _mm512_mask_cvtepi64_storeu_epi16((int16_t *)out + c, lanes,
+                                        clipped(store, c, shifted(store, c, y[v]), INT16_MAX));
+    } else {
       _mm256_mask_storeu_ps((float *)out + c, lanes,
                             _mm256_mul_ps(_mm512_cvtepi64_ps(y[v]), _mm256_loadu_ps(store->scale + c)));
-      break;
-    default: {
-      uint8_t bits = _mm512_mask_cmple_epi64_mask(lanes, y[v], lanes_at(store->thresholds, c));
-      bits ^= store->invert ? (uint8_t)(store->invert[c / LQC_WORD_BITS] >> (c % LQC_WORD_BITS)) : 0;
-      ((uint8_t *)out)[c / 8] = bits;
-      break;
-    }
     }
   }
 }

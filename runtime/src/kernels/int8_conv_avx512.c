@@ -9,13 +9,15 @@
 
 enum { GROUP = 4, MAX_VECTORS = 4, VECTOR_BYTES = 64 };
 
+/* Whole vectors are written, zeros behind the run: what they hit is outside the image too, or written later. A load of
+ * four bytes would wait for a masked store. */
 LQC_INLINE void copy_run(uint8_t *to, const int8_t *from, size_t bytes) {
   const __m512i offset = _mm512_set1_epi8(-128);
   for (; bytes > VECTOR_BYTES; bytes -= VECTOR_BYTES, from += VECTOR_BYTES, to += VECTOR_BYTES) {
     _mm512_storeu_si512(to, _mm512_xor_si512(_mm512_loadu_si512(from), offset));
   }
   __mmask64 lanes = lqc_low_mask((uint32_t)bytes);
-  _mm512_mask_storeu_epi8(to, lanes, _mm512_xor_si512(_mm512_maskz_loadu_epi8(lanes, from), offset));
+  _mm512_storeu_si512(to, _mm512_xor_si512(_mm512_maskz_loadu_epi8(lanes, from), offset));
 }
 
 LQC_DEFINE_GATHER(uint8_t, copy_run)

@@ -75,6 +75,7 @@ typedef struct lqc_epilogue_params {
 #define LQC_INT8_LANES 16u
 /* No tile has more pixels. */
 #define LQC_INT8_TILE_PIXELS 4u
+#define LQC_INT8_OVERRUN 64u
 
 /* All that an output pixel sees, one tap after another, is its patch: [size] elements, size = kernel_h * kernel_w *
  * depth, in the order of a filter. Taps outside the image are 0 there. */
@@ -108,7 +109,8 @@ typedef struct lqc_int8_kernel {
   uint32_t multiple;      /* of `group`; as many elements are taken at once */
   uint32_t element_bytes; /* of a patch */
   uint8_t offset;         /* an element x of a patch is stored as x + offset; 0 or 128 */
-  /* Copies the taps inside. The caller has filled the patch with bytes of `offset` where there are taps outside. */
+  /* Copies the taps inside. The caller has filled the patch with bytes of `offset` where there are taps outside. May
+     write up to LQC_INT8_OVERRUN bytes beyond the patch. */
   void (*gather)(void *patch, const lqc_int8_gather *taps);
   /* sums[p][c] = bias[c] + sum of patch p times filter c. Reads patches up to the next multiple of `multiple`, whatever
      is there. */
@@ -133,6 +135,15 @@ typedef struct lqc_depthwise_pixel {
   const int32_t *bias; /* [out_channels] */
   int32_t *sums;       /* out: [out_channels] */
 } lqc_depthwise_pixel;
+
+/* ---- Pools ------------------------------------------------------------------------------------------------------ */
+
+/* The taps of a window that are inside the image; at least one. */
+typedef struct lqc_pool_taps {
+  const int8_t *input;
+  size_t row_stride, column_stride; /* bytes */
+  uint32_t rows, columns;
+} lqc_pool_taps;
 
 /* ---- Fixed point ----------------------------------------------------------------------------------------------- */
 
@@ -209,6 +220,12 @@ typedef struct lqc_kernels {
                       const uint64_t *invert);
   const lqc_int8_kernel *int8_conv;
   void (*int8_depthwise)(const lqc_depthwise_pixel *pixel);
+  /* Elements of one output pixel: the largest of its taps, and their sum, which fits. */
+  void (*max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n);
+  void (*sum_i8)(int32_t *sums, const lqc_pool_taps *taps, size_t n);
+  /* out = clip(floor(in * scale + 1/2), +-127 or +-32767); scales: [n], powers of two. */
+  void (*quantize_i8)(int8_t *out, const float *in, const double *scales, size_t n);
+  void (*quantize_i16)(int16_t *out, const float *in, const double *scales, size_t n);
   /* One pixel. inputs and outputs: where its elements are, of every input and output of the op. scratch: lanes,
      [channels rounded up to LQC_SUMS_MULTIPLE]. */
   void (*fixed_point)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,

@@ -22,7 +22,12 @@
                              void *const *outputs, void *scratch);                                                    \
   void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_start *start,                       \
                                   const void *const *inputs, void *const *outputs, void *scratch);
-#define LQC_DECLARE_PLAIN_KERNELS(isa) void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);
+#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                      \
+  void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                          \
+  void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                  \
+  void lqc_sum_i8_##isa(int32_t *sums, const lqc_pool_taps *taps, size_t n);                \
+  void lqc_quantize_i8_##isa(int8_t *out, const float *in, const double *scales, size_t n); \
+  void lqc_quantize_i16_##isa(int16_t *out, const float *in, const double *scales, size_t n);
 
 LQC_DECLARE_FIXED_POINT(scalar)
 LQC_DECLARE_FIXED_POINT(avx2)
@@ -30,6 +35,7 @@ LQC_DECLARE_FIXED_POINT(avx512)
 
 LQC_DECLARE_PLAIN_KERNELS(scalar)
 LQC_DECLARE_PLAIN_KERNELS(avx2)
+LQC_DECLARE_PLAIN_KERNELS(avx512)
 
 LQC_DECLARE_KERNELS(scalar)
 LQC_DECLARE_KERNELS(neon)

@@ -17,12 +17,16 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
       .bitpack_i16 = lqc_bitpack_i16_scalar,
       .int8_conv = &lqc_int8_conv_scalar,
       .int8_depthwise = lqc_int8_depthwise_scalar,
+      .max_i8 = lqc_max_i8_scalar,
+      .sum_i8 = lqc_sum_i8_scalar,
+      .quantize_i8 = lqc_quantize_i8_scalar,
+      .quantize_i16 = lqc_quantize_i16_scalar,
       .fixed_point = lqc_fixed_point_scalar,
       .fixed_point_wide = lqc_fixed_point_wide_scalar,
   };
 }
 
-#define LQC_OVERRIDE(name, NAME, lanes, plain)                \
+#define LQC_OVERRIDE(name, NAME, plain)                       \
   void lqc_kernels_##name(lqc_kernels *kernels) {             \
     kernels->isa = LQC_ISA_##NAME;                            \
     kernels->bconv = &lqc_bconv2d_##name;                     \
@@ -33,15 +37,19 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
     kernels->bitpack_i8 = lqc_bitpack_i8_##name;              \
     kernels->int8_conv = &lqc_int8_conv_##name;               \
     kernels->int8_depthwise = lqc_int8_depthwise_##plain;     \
-    kernels->fixed_point = lqc_fixed_point_##lanes;           \
-    kernels->fixed_point_wide = lqc_fixed_point_wide_##lanes; \
+    kernels->max_i8 = lqc_max_i8_##plain;                     \
+    kernels->sum_i8 = lqc_sum_i8_##plain;                     \
+    kernels->quantize_i8 = lqc_quantize_i8_##plain;           \
+    kernels->quantize_i16 = lqc_quantize_i16_##plain;         \
+    kernels->fixed_point = lqc_fixed_point_##plain;           \
+    kernels->fixed_point_wide = lqc_fixed_point_wide_##plain; \
   }
 
 #if defined(__aarch64__)
-LQC_OVERRIDE(neon, NEON, scalar, scalar)
+LQC_OVERRIDE(neon, NEON, scalar)
 #elif defined(__x86_64__)
-LQC_OVERRIDE(avx2, AVX2, avx2, avx2)
-LQC_OVERRIDE(avx512, AVX512, avx512, avx2)
+LQC_OVERRIDE(avx2, AVX2, avx2)
+LQC_OVERRIDE(avx512, AVX512, avx512)
 #endif
 
 /* The ISAs of this build that this processor runs, worst first; a later one overrides an earlier one. */
