@@ -19,7 +19,7 @@ static const char usage[] =
     "  --repeat N       run all images N times (1)\n"
     "  --threads T      use T threads, the calling one included (1)\n"
     "  --isa NAME       instruction set: auto, scalar, neon, avx2 or avx512 (auto)\n"
-    "  --profile        report the time of every op\n"
+    "  --profile        report the time of every op: median, share, GMAC/s, kernel\n"
     "  --json           report as JSON\n"
     "  --help           print this\n"
     "  --version        print the version\n"

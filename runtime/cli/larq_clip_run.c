@@ -174,8 +174,8 @@ static void run_images(const run_arguments *a, lqc_session *session, FILE *input
       if (lqc_session_run(session, &error) != LQC_OK) {
         die("%s, image %zu: %s", a->input, image, error.message);
       }
-      report->nanoseconds[report->runs++] = nanoseconds_now() - before;
-      report_add_ops(report, session);
+      report->nanoseconds[report->runs] = nanoseconds_now() - before;
+      report_add_ops(report, session, report->runs++);
       if (output != NULL && repeat == 0) {
         write_output(output, output_info, lqc_session_output(session, 0));
       }
@@ -211,12 +211,14 @@ int main(int argc, char **argv) {
   }
   report.images = check_images(&images, &input_info, a.input);
   check_length(input, report.images, input_info.bytes, a.input);
-  if (report.images > SIZE_MAX / sizeof(uint64_t) / a.repeat / 2) {
+  if (report.images > SIZE_MAX / sizeof(uint64_t) / a.repeat / (report.op_count + 2)) {
     die("%zu images times %lu are too many", report.images, a.repeat);
   }
-  report.nanoseconds = allocate(report.images * a.repeat * sizeof(uint64_t));
-  report.op_nanoseconds = allocate(report.op_count * sizeof(uint64_t));
-  memset(report.op_nanoseconds, 0, report.op_count * sizeof(uint64_t));
+  report.most_runs = report.images * a.repeat;
+  report.nanoseconds = allocate(report.most_runs * sizeof(uint64_t));
+  if (a.options.profile) {
+    report.op_nanoseconds = allocate(report.op_count * report.most_runs * sizeof(uint64_t));
+  }
 
   FILE *output = NULL;
   if (a.output != NULL) {
@@ -227,7 +229,7 @@ int main(int argc, char **argv) {
     }
   }
   run_images(&a, session, input, &input_info, output, &output_info, &report);
-  report_print(&report, session, a.json, a.options.profile);
+  report_print(&report, session, a.json);
   if (fflush(stdout) != 0 || ferror(stdout)) {
     die("the report cannot be written: %s", strerror(errno));
   }

@@ -10,13 +10,14 @@ typedef struct run_report {
   const char *isa;
   uint32_t threads;
   size_t session_bytes, op_count;
-  uint64_t *op_nanoseconds; /* [op_count], summed over runs */
+  uint64_t *op_nanoseconds; /* [op_count][most runs], NULL without a profile */
+  size_t most_runs;
 } run_report;
 
-/* Adds the times of the run that has just ended. */
-void report_add_ops(run_report *report, const lqc_session *session);
+/* Keeps the times of the ops in run `run`, which has just ended. */
+void report_add_ops(run_report *report, const lqc_session *session, size_t run);
 
-/* Prints to stdout. Sorts report->nanoseconds. */
-void report_print(run_report *report, const lqc_session *session, int json, int profile);
+/* Prints to stdout: medians over the runs. Sorts the times. */
+void report_print(run_report *report, const lqc_session *session, int json);
 
 #endif /* LQC_REPORT_H */

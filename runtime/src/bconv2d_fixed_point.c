@@ -1,8 +1,8 @@
-/* BinaryConv2D with epilogue FixedPoint: from sums to v, then steps and stores. */
+/* BinaryConv2D with epilogue FixedPoint. */
 #include "bconv2d.h"
 
 size_t lqc_bconv_fixed_scratch(const lqc_bconv_state *s) {
-  return s->joined_stride * sizeof(int32_t) + s->fixed.row_bytes;
+  return s->fixed.scratch_bytes;
 }
 
 /* v = clip(floor(a / 2^step_log2 + 1/2), +-limit), which rises with a, |a| <= K <= 2^24; so v fits 32 bits. */
@@ -23,34 +23,12 @@ lqc_status lqc_prepare_bconv_fixed(lqc_prepare *prepare, const lqc_op *op, const
   return lqc_prepare_fixed_point(prepare, op, inputs, outputs, range_of_v, &s->params, &s->fixed);
 }
 
-#define LQC_DEFINE_VALUES(name, type)                                                                              \
-  static void name(const lqc_epilogue_params *params, const type *restrict sums, int32_t missing,                  \
-                   int32_t *restrict v) {                                                                          \
-    int32_t full = (int32_t)params->k - missing, limit = params->clip_limit, step = params->step_log2;             \
-    int32_t half = step > 0 ? 1 << (step - 1) : 0, right = step > 0 ? step : 0, scale = step < 0 ? 1 << -step : 1; \
-    if (limit == 0) {                                                                                              \
-      for (uint32_t c = 0; c < params->channels; ++c) {                                                            \
-        v[c] = full - 2 * (int32_t)sums[c];                                                                        \
-      }                                                                                                            \
-      return;                                                                                                      \
-    }                                                                                                              \
-    for (uint32_t c = 0; c < params->channels; ++c) {                                                              \
-      int32_t a = full - 2 * (int32_t)sums[c];                                                                     \
-      int32_t rounded = (a * scale + half) >> right;                                                               \
-      rounded = rounded < limit ? rounded : limit;                                                                 \
-      v[c] = rounded > -limit ? rounded : -limit;                                                                  \
-    }                                                                                                              \
-  }
-LQC_DEFINE_VALUES(values_narrow, uint16_t)
-LQC_DEFINE_VALUES(values_wide, uint32_t)
-
 void lqc_run_bconv_fixed(const lqc_bconv_state *s, const lqc_node *node, size_t pixel, const void *sums,
                          uint32_t missing, void *scratch) {
-  int32_t *v = scratch;
-  if (s->kernel->wide) {
-    values_wide(&s->params, sums, (int32_t)missing, v);
-  } else {
-    values_narrow(&s->params, sums, (int32_t)missing, v);
-  }
-  lqc_run_fixed_point(&s->fixed, s->kernels, node, pixel, v, v + s->joined_stride);
+  const lqc_lane_start start = {.source = s->kernel->wide ? LQC_LANES_SUMS_WIDE : LQC_LANES_SUMS,
+                                .values = sums,
+                                .full = (int32_t)s->params.k - (int32_t)missing,
+                                .limit = s->params.clip_limit,
+                                .step_log2 = s->params.step_log2};
+  lqc_run_fixed_point(&s->fixed, s->kernels, node, pixel, &start, scratch);
 }

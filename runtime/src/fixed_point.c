@@ -111,8 +111,8 @@ static int64_t int64_at(const lqc_constant *constant, uint32_t c) {
 static int64_t threshold_at(const lqc_constant *thresholds, uint32_t c) {
   return thresholds->data ? ((const int64_t *)thresholds->data)[c] : -1;
 }
-static int64_t power_at(const lqc_constant *shift, uint32_t c) {
-  return (int64_t)1 << shift_at(shift, c);
+static int64_t left_shift_at(const lqc_constant *shift, uint32_t c) {
+  return shift_at(shift, c);
 }
 static int64_t right_at(const lqc_constant *shift, uint32_t c) {
   return shift_at(shift, c) > 0 ? shift_at(shift, c) : 0;
@@ -164,8 +164,8 @@ static lqc_status keep_step(lqc_prepare *prepare, const lqc_fixed *fixed, const 
   }
   if (step->kind == LQC_STEP_ADD) {
     lanes->kind = values->operand.high == INT8_MAX ? LQC_LANE_ADD_INT8 : LQC_LANE_ADD_INT16;
-    LQC_TRY(keep_lanes(prepare, fixed, &values->shift, power_at, &lanes->multiplier));
-    return keep_lanes(prepare, fixed, &values->operand_shift, power_at, &lanes->operand_multiplier);
+    LQC_TRY(keep_lanes(prepare, fixed, &values->shift, left_shift_at, &lanes->shift));
+    return keep_lanes(prepare, fixed, &values->operand_shift, left_shift_at, &lanes->operand_shift);
   }
   return LQC_OK;
 }
@@ -239,11 +239,12 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
   LQC_TRY(check_tensors(prepare, op, inputs, outputs));
   LQC_TRY(read_values(prepare, op, inputs, outputs, &values));
   LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &narrow));
-  *fixed = (lqc_fixed){.program = {.channels = outputs->channels},
-                       .wide = !narrow,
-                       .input_count = op->input_count,
-                       .output_count = op->output_count,
-                       .row_bytes = narrow ? 0 : lqc_lane_count(outputs->channels) * sizeof(int64_t)};
+  *fixed =
+      (lqc_fixed){.program = {.channels = outputs->channels},
+                  .wide = !narrow,
+                  .input_count = op->input_count,
+                  .output_count = op->output_count,
+                  .scratch_bytes = lqc_lane_count(outputs->channels) * (narrow ? sizeof(int32_t) : sizeof(int64_t))};
   for (uint32_t i = 0; i < op->input_count; ++i) {
     fixed->input_bytes[i] = pixel_bytes(&inputs[i]);
   }
@@ -256,7 +257,7 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
 void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, const lqc_node *node, size_t pixel,
-                         int32_t *y, void *row) {
+                         const lqc_lane_start *start, void *scratch) {
   const void *inputs[LQC_MAX_INPUTS];
   void *outputs[LQC_MAX_OUTPUTS];
   inputs[0] = NULL; /* no step reads the first: it is what y was made of */
@@ -266,13 +267,5 @@ void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, con
   for (uint32_t i = 0; i < fixed->output_count; ++i) {
     outputs[i] = (uint8_t *)node->outputs[i] + pixel * fixed->output_bytes[i];
   }
-  if (!fixed->wide) {
-    kernels->fixed_point(&fixed->program, y, inputs, outputs);
-    return;
-  }
-  int64_t *wide = row;
-  for (uint32_t c = 0; c < fixed->program.channels; ++c) {
-    wide[c] = y[c];
-  }
-  kernels->fixed_point_wide(&fixed->program, wide, inputs, outputs);
+  (fixed->wide ? kernels->fixed_point_wide : kernels->fixed_point)(&fixed->program, start, inputs, outputs, scratch);
 }

@@ -36,7 +36,7 @@ typedef struct lqc_fixed {
   bool wide;
   uint32_t input_count, output_count;
   size_t input_bytes[LQC_MAX_INPUTS], output_bytes[LQC_MAX_OUTPUTS]; /* of a pixel */
-  size_t row_bytes; /* of scratch memory that lqc_run_fixed_point() needs, multiple of LQC_ALIGNMENT */
+  size_t scratch_bytes; /* that lqc_run_fixed_point() needs, multiple of LQC_ALIGNMENT */
 } lqc_fixed;
 
 /* Checks op->fixed_point with all outputs, and the inputs from 1 on, and takes memory for its constants. */
@@ -53,8 +53,8 @@ static inline size_t lqc_lane_count(uint32_t channels) {
   return ((size_t)channels + LQC_SUMS_MULTIPLE - 1) / LQC_SUMS_MULTIPLE * LQC_SUMS_MULTIPLE;
 }
 
-/* Steps and stores of one output pixel. y: [lqc_lane_count(channels)], overwritten; row: fixed->row_bytes, aligned. */
+/* Steps and stores of one output pixel. scratch: fixed->scratch_bytes, aligned. */
 void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, const lqc_node *node, size_t pixel,
-                         int32_t *y, void *row);
+                         const lqc_lane_start *start, void *scratch);
 
 #endif /* LQC_FIXED_POINT_H */

@@ -1,4 +1,5 @@
 /* AveragePool2D of float32, and of int8 and int16 exactly. */
+#include "fixed_point.h"
 #include "op_pool.h"
 
 /* Pixels of a window: sums of as many int16 fit int32. */
@@ -28,7 +29,6 @@ static uint32_t count_pixels(const lqc_pool_window *w) {
     }                                                                          \
   }
 LQC_DEFINE_SUM(sum_f32, float, float)
-LQC_DEFINE_SUM(sum_i8, int8_t, int32_t)
 LQC_DEFINE_SUM(sum_i16, int16_t, int32_t)
 
 static void average_f32(float *out, const float *in, const lqc_pool_window *w, void *scratch) {
@@ -52,6 +52,27 @@ static int32_t mean_of(int32_t sum, int64_t count, int shift, int32_t limit) {
   return mean > limit ? limit : mean < -limit ? -limit : (int32_t)mean;
 }
 
+static void sum_i8(int32_t *sums, const int8_t *in, const lqc_pool_window *w) {
+  lqc_pool_taps taps = lqc_pool_int8_taps(w, in);
+  w->state->kernels->sum_i8(sums, &taps, w->state->elements);
+}
+
+/* The mean of 2^i pixels of int8 is a rounding shift of their sum. */
+static bool store_mean(void *out, const int8_t *in, const lqc_pool_window *w, int32_t *sums) {
+  const lqc_pool_state *s = w->state;
+  uint32_t count = count_pixels(w), i = 0;
+  if ((count & (count - 1)) != 0) {
+    return false;
+  }
+  while (count >> i > 1) {
+    ++i;
+  }
+  const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = sums};
+  sum_i8(sums, in, w);
+  s->kernels->fixed_point(&s->means[i], &start, NULL, &out, sums + lqc_lane_count(s->elements));
+  return true;
+}
+
 #define LQC_DEFINE_AVERAGE(name, sum, in_type, out_type, limit)                                 \
   static void name(out_type *out, const in_type *in, const lqc_pool_window *w, void *scratch) { \
     int32_t *sums = scratch;                                                                    \
@@ -60,8 +81,19 @@ static int32_t mean_of(int32_t sum, int64_t count, int shift, int32_t limit) {
       out[e] = (out_type)mean_of(sums[e], count_pixels(w), w->state->shifts[e], limit);         \
     }                                                                                           \
   }
-LQC_DEFINE_AVERAGE(average_i8_i8, sum_i8, int8_t, int8_t, INT8_MAX)
-LQC_DEFINE_AVERAGE(average_i8_i16, sum_i8, int8_t, int16_t, INT16_MAX)
+#define LQC_DEFINE_INT8_AVERAGE(name, out_type, limit)                                         \
+  static void name(out_type *out, const int8_t *in, const lqc_pool_window *w, void *scratch) { \
+    int32_t *sums = scratch;                                                                   \
+    if (store_mean(out, in, w, sums)) {                                                        \
+      return;                                                                                  \
+    }                                                                                          \
+    sum_i8(sums, in, w);                                                                       \
+    for (uint32_t e = 0; e < w->state->elements; ++e) {                                        \
+      out[e] = (out_type)mean_of(sums[e], count_pixels(w), w->state->shifts[e], limit);        \
+    }                                                                                          \
+  }
+LQC_DEFINE_INT8_AVERAGE(average_i8_i8, int8_t, INT8_MAX)
+LQC_DEFINE_INT8_AVERAGE(average_i8_i16, int16_t, INT16_MAX)
 LQC_DEFINE_AVERAGE(average_i16_i8, sum_i16, int16_t, int8_t, INT8_MAX)
 LQC_DEFINE_AVERAGE(average_i16_i16, sum_i16, int16_t, int16_t, INT16_MAX)
 
@@ -70,6 +102,39 @@ LQC_DEFINE_POOL(i8_i8, average_i8_i8, int8_t)
 LQC_DEFINE_POOL(i8_i16, average_i8_i16, int16_t)
 LQC_DEFINE_POOL(i16_i8, average_i16_i8, int8_t)
 LQC_DEFINE_POOL(i16_i16, average_i16_i16, int16_t)
+
+/* Rounding shifts for windows of 2^i pixels, as far as there are any. A sum is at most 2^23, so that shifts beyond 30
+ * to the right give 0 as well, and beyond 16 to the left saturate as well. */
+static lqc_status prepare_means(lqc_prepare *prepare, uint64_t pixels, lqc_dtype dtype, lqc_pool_state *state) {
+  enum { MEANS = 17, RIGHT = 30, LEFT = 16 };
+  lqc_lane_program *means;
+  lqc_lane_store *stores;
+  void *memory = NULL, *lanes[3];
+  LQC_TRY(lqc_bump_take(prepare->bump, MEANS, sizeof(lqc_lane_program), &memory, prepare->error));
+  means = memory;
+  LQC_TRY(lqc_bump_take(prepare->bump, MEANS, sizeof(lqc_lane_store), &memory, prepare->error));
+  stores = memory;
+  state->means = means;
+  for (int i = 0; i < MEANS && (uint64_t)1 << i <= pixels; ++i) {
+    for (int j = 0; j < 3; ++j) {
+      LQC_TRY(
+          lqc_bump_take(prepare->bump, lqc_lane_count(state->elements), sizeof(int32_t), &lanes[j], prepare->error));
+    }
+    if (means == NULL) {
+      continue;
+    }
+    for (uint32_t c = 0; c < lqc_lane_count(state->elements); ++c) {
+      int right = c < state->elements ? i - state->shifts[c] : 0, left = right < 0 ? -right : 0;
+      right = right < 0 ? 0 : right < RIGHT ? right : RIGHT;
+      ((int32_t *)lanes[0])[c] = right > 0 ? 1 << (right - 1) : 0;
+      ((int32_t *)lanes[1])[c] = right;
+      ((int32_t *)lanes[2])[c] = 1 << (left < LEFT ? left : LEFT);
+    }
+    stores[i] = (lqc_lane_store){.dtype = dtype, .half = lanes[0], .right = lanes[1], .left = lanes[2]};
+    means[i] = (lqc_lane_program){.channels = state->elements, .store_count = 1, .stores = &stores[i]};
+  }
+  return LQC_OK;
+}
 
 static lqc_status prepare_integers(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                    const lqc_tensor *output, lqc_pool_state *state) {
@@ -88,8 +153,8 @@ static lqc_status prepare_integers(lqc_prepare *prepare, const lqc_op *op, const
     ((int8_t *)memory)[c] = (int8_t)(shift > MAX_SHIFT ? MAX_SHIFT : shift < MIN_SHIFT ? MIN_SHIFT : shift);
   }
   state->shifts = memory;
-  lqc_need_thread_scratch(prepare, input->channels * sizeof(int32_t));
-  return LQC_OK;
+  lqc_need_thread_scratch(prepare, 2 * lqc_lane_count(input->channels) * sizeof(int32_t));
+  return input->info.dtype == LQC_INT8 ? prepare_means(prepare, rows * columns, output->info.dtype, state) : LQC_OK;
 }
 
 lqc_status lqc_prepare_AveragePool2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
@@ -101,7 +166,8 @@ lqc_status lqc_prepare_AveragePool2D(lqc_prepare *prepare, const lqc_op *op, con
   LQC_TRY(lqc_expect_pool_window(prepare, op, input, output));
   lqc_pool_state state = {.rows = lqc_row_axis(&op->window, input, output),
                           .columns = lqc_column_axis(&op->window, input, output),
-                          .elements = input->channels};
+                          .elements = input->channels,
+                          .kernels = prepare->kernels};
   if (is_float) {
     node->kernel = "average_pool2d_f32";
     node->run = run_f32;

@@ -14,33 +14,16 @@ typedef struct elementwise_work {
   const lqc_runner *runner;
 } elementwise_work;
 
-static void load_int8(int32_t *restrict y, const int8_t *restrict x, uint32_t channels) {
-  for (uint32_t c = 0; c < channels; ++c) {
-    y[c] = x[c];
-  }
-}
-
-static void load_int16(int32_t *restrict y, const int16_t *restrict x, uint32_t channels) {
-  for (uint32_t c = 0; c < channels; ++c) {
-    y[c] = x[c];
-  }
-}
-
 static void elementwise_pixels(const void *context, uint32_t thread, size_t begin, size_t end) {
   const elementwise_work *work = context;
   const elementwise_state *s = work->node->state;
-  const int8_t *x8 = work->node->input;
-  const int16_t *x16 = work->node->input;
+  const uint8_t *x = work->node->input;
+  size_t pixel_bytes = s->is_int8 ? s->channels : s->channels * sizeof(int16_t);
   void *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
-  int32_t *y = scratch;
   for (size_t p = begin; p < end; ++p) {
-    size_t first = p * s->channels;
-    if (s->is_int8) {
-      load_int8(y, x8 + first, s->channels);
-    } else {
-      load_int16(y, x16 + first, s->channels);
-    }
-    lqc_run_fixed_point(&s->fixed, s->kernels, work->node, p, y, y + lqc_lane_count(s->channels));
+    const lqc_lane_start start = {.source = s->is_int8 ? LQC_LANES_INT8 : LQC_LANES_INT16,
+                                  .values = x + p * pixel_bytes};
+    lqc_run_fixed_point(&s->fixed, s->kernels, work->node, p, &start, scratch);
   }
 }
 
@@ -64,7 +47,7 @@ lqc_status lqc_prepare_Elementwise(lqc_prepare *prepare, const lqc_op *op, const
   LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_INT8) | LQC_MASK(LQC_INT16)));
   LQC_TRY(lqc_expect_same_shape(prepare, op, input, output));
   LQC_TRY(lqc_prepare_fixed_point(prepare, op, input, output, range_of_input, input, &state.fixed));
-  lqc_need_thread_scratch(prepare, lqc_lane_count(input->channels) * sizeof(int32_t) + state.fixed.row_bytes);
+  lqc_need_thread_scratch(prepare, state.fixed.scratch_bytes);
   node->kernel = state.fixed.wide ? "elementwise_i64" : "elementwise_i32";
   node->run = run_elementwise;
   return lqc_keep_state(prepare, node, &state, sizeof(state));

@@ -1,5 +1,5 @@
-/* Int8Conv2D: direct convolution in int32, then fixed point. One output row is one item of work; its pixels that see
- * the same taps are taken a few at a time. */
+/* Int8Conv2D: sums in int32, then fixed point. Depthwise, one output row is one item of work; else one tile of a few
+ * pixels, whose patches are gathered first. */
 #include "checked.h"
 #include "fixed_point.h"
 
@@ -8,13 +8,14 @@
 
 typedef struct conv_state {
   lqc_axis rows, columns;
-  uint32_t in_channels, out_channels;
-  uint32_t groups; /* 1 where depthwise: then all channels are one group to the kernel */
-  uint32_t depth;  /* input channels of a group */
-  bool depthwise, joins_columns;
-  const int8_t *weights; /* packed, see lqc_int8_tile */
-  size_t group_weights, block_stride, column_weights;
-  const int32_t *bias;
+  uint32_t in_channels, out_channels, groups;
+  uint32_t depth; /* input channels of a group */
+  const lqc_int8_kernel *kernel;
+  size_t size, patch_bytes; /* of the patch of a group */
+  const uint8_t *packed;    /* group g at packed + g * packed_bytes */
+  size_t packed_bytes;
+  const int8_t *depthwise_weights; /* [tap][out_channels] */
+  const int32_t *depthwise_bias;
   size_t sums_stride;
   const lqc_kernels *kernels;
   lqc_fixed fixed;
@@ -27,77 +28,133 @@ typedef struct conv_work {
   const lqc_runner *runner;
 } conv_work;
 
-/* The tile of group 0 at output pixel (row, column). */
-static lqc_int8_tile tile_at(const conv_state *s, const int8_t *input, uint32_t row, uint32_t column, lqc_taps rows,
-                             lqc_taps columns) {
-  lqc_int8_tile tile = {.input = input,
-                        .pixel_stride = (size_t)s->columns.stride * s->in_channels,
-                        .row_stride = (size_t)s->rows.dilation * s->columns.size * s->in_channels,
-                        .column_stride = (size_t)s->columns.dilation * s->in_channels,
-                        .rows = rows.end - rows.first,
-                        .columns = columns.end - columns.first,
-                        .depth = s->depth,
-                        .weights = s->weights,
-                        .block_stride = s->block_stride,
-                        .row_weights = s->columns.kernel * s->column_weights,
-                        .column_weights = s->column_weights,
-                        .out_channels = s->out_channels / s->groups,
-                        .sums_stride = s->sums_stride};
-  if (tile.rows == 0 || tile.columns == 0) { /* no tap is inside, so no place in the input either */
-    tile.rows = 0;
-    return tile;
-  }
+/* The first tap inside, of group 0; at least one is. */
+static const int8_t *first_tap(const conv_state *s, const int8_t *input, uint32_t row, uint32_t column, lqc_taps rows,
+                               lqc_taps columns) {
   size_t y = (size_t)(lqc_axis_start(&s->rows, row) + (int64_t)rows.first * s->rows.dilation);
   size_t x = (size_t)(lqc_axis_start(&s->columns, column) + (int64_t)columns.first * s->columns.dilation);
-  tile.input += (y * s->columns.size + x) * s->in_channels;
-  tile.weights += rows.first * tile.row_weights + columns.first * tile.column_weights;
-  if (s->joins_columns) { /* neighbours in memory, in the input and in the weights */
-    tile.depth *= tile.columns;
-    tile.columns = 1;
-  }
-  return tile;
+  return input + (y * s->columns.size + x) * s->in_channels;
 }
 
-static void run_tile(const conv_state *s, lqc_int8_tile *tile, int32_t *sums) {
-  uint32_t outputs = s->out_channels / s->groups;
+static size_t tap_row_stride(const conv_state *s) {
+  return (size_t)s->rows.dilation * s->columns.size * s->in_channels;
+}
+
+static size_t tap_column_stride(const conv_state *s) {
+  return (size_t)s->columns.dilation * s->in_channels;
+}
+
+static void gather_patch(const conv_state *s, const int8_t *input, uint32_t group, uint32_t row, uint32_t column,
+                         lqc_taps rows, lqc_taps columns, void *patch) {
+  uint32_t row_count = rows.end - rows.first, column_count = columns.end - columns.first;
+  if (row_count * column_count < s->rows.kernel * s->columns.kernel) {
+    memset(patch, s->kernel->offset, s->patch_bytes);
+  }
+  if (row_count == 0 || column_count == 0) {
+    return;
+  }
+  lqc_int8_gather taps = {.input = first_tap(s, input, row, column, rows, columns) + (size_t)group * s->depth,
+                          .row_stride = tap_row_stride(s),
+                          .column_stride = tap_column_stride(s),
+                          .rows = row_count,
+                          .columns = column_count,
+                          .run = s->depth,
+                          .place = ((size_t)rows.first * s->columns.kernel + columns.first) * s->depth,
+                          .place_row = (size_t)s->columns.kernel * s->depth,
+                          .place_column = s->depth};
+  if (s->groups == 1 && s->columns.dilation == 1) { /* neighbours in memory, in the input and in the patch */
+    taps.run *= column_count;
+    taps.columns = 1;
+  }
+  s->kernel->gather(patch, &taps);
+}
+
+/* Sums of `pixels` output pixels from pixel `first` on. */
+static void sum_tile(const conv_state *s, const int8_t *input, size_t first, uint32_t pixels, int32_t *sums,
+                     uint8_t *patches) {
   for (uint32_t g = 0; g < s->groups; ++g) {
-    tile->bias = s->bias + (size_t)g * outputs;
-    tile->sums = sums + (size_t)g * outputs;
-    if (s->depthwise) {
-      s->kernels->int8_depthwise(tile);
-    } else {
-      s->kernels->int8_conv(tile);
+    uint32_t row = (uint32_t)(first / s->columns.out), column = (uint32_t)(first % s->columns.out);
+    lqc_taps rows = lqc_axis_taps(&s->rows, row);
+    for (uint32_t p = 0; p < pixels; ++p) {
+      gather_patch(s, input, g, row, column, rows, lqc_axis_taps(&s->columns, column), patches + p * s->patch_bytes);
+      if (++column == s->columns.out && p + 1 < pixels) {
+        column = 0;
+        rows = lqc_axis_taps(&s->rows, ++row);
+      }
     }
-    tile->input += s->depth;
-    tile->weights += s->group_weights;
+    uint32_t outputs = s->out_channels / s->groups;
+    const lqc_int8_tile tile = {.patches = patches,
+                                .patch_bytes = s->patch_bytes,
+                                .pixels = pixels,
+                                .out_channels = outputs,
+                                .weights = s->packed + g * s->packed_bytes,
+                                .size = s->size,
+                                .sums = sums + (size_t)g * outputs,
+                                .sums_stride = s->sums_stride};
+    s->kernel->accumulate(&tile);
   }
 }
 
-static void conv_rows(const void *context, uint32_t thread, size_t begin, size_t end) {
+static size_t tile_count(const conv_state *s) {
+  return ((size_t)s->rows.out * s->columns.out + LQC_INT8_TILE_PIXELS - 1) / LQC_INT8_TILE_PIXELS;
+}
+
+static void conv_tiles(const void *context, uint32_t thread, size_t begin, size_t end) {
+  const conv_work *work = context;
+  const conv_state *s = work->node->state;
+  uint8_t *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
+  uint8_t *patches = scratch + LQC_INT8_TILE_PIXELS * s->sums_stride * sizeof(int32_t);
+  void *lanes = patches + LQC_INT8_TILE_PIXELS * s->patch_bytes + LQC_INT8_OVERRUN, *sums = scratch;
+  size_t pixels = (size_t)s->rows.out * s->columns.out;
+  for (size_t first = begin * LQC_INT8_TILE_PIXELS; first < pixels && begin < end;
+       first += LQC_INT8_TILE_PIXELS, ++begin) {
+    uint32_t count = pixels - first < LQC_INT8_TILE_PIXELS ? (uint32_t)(pixels - first) : LQC_INT8_TILE_PIXELS;
+    sum_tile(s, work->node->input, first, count, sums, patches);
+    for (uint32_t p = 0; p < count; ++p) {
+      const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = (int32_t *)sums + p * s->sums_stride};
+      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, first + p, &start, lanes);
+    }
+  }
+}
+
+static void depthwise_rows(const void *context, uint32_t thread, size_t begin, size_t end) {
   const conv_work *work = context;
   const conv_state *s = work->node->state;
   void *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
-  int32_t *sums = scratch;
+  lqc_depthwise_pixel pixel = {.row_stride = tap_row_stride(s),
+                               .column_stride = tap_column_stride(s),
+                               .row_weights = (size_t)s->columns.kernel * s->out_channels,
+                               .column_weights = s->out_channels,
+                               .channels = s->in_channels,
+                               .out_channels = s->out_channels,
+                               .bias = s->depthwise_bias,
+                               .sums = scratch};
+  const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = pixel.sums};
   for (uint32_t row = (uint32_t)begin; row < end; ++row) {
     lqc_taps rows = lqc_axis_taps(&s->rows, row);
-    for (lqc_span span = {0, 0, {0, 0}}; span.end < s->columns.out;) {
-      span = lqc_axis_span(&s->columns, span.end);
-      for (uint32_t x = span.first; x < span.end; x += LQC_INT8_TILE_PIXELS) {
-        lqc_int8_tile tile = tile_at(s, work->node->input, row, x, rows, span.taps);
-        tile.pixels = span.end - x < LQC_INT8_TILE_PIXELS ? span.end - x : LQC_INT8_TILE_PIXELS;
-        run_tile(s, &tile, sums);
-        for (uint32_t p = 0; p < tile.pixels; ++p) {
-          lqc_run_fixed_point(&s->fixed, s->kernels, work->node, (size_t)row * s->columns.out + x + p,
-                              sums + p * s->sums_stride, sums + LQC_INT8_TILE_PIXELS * s->sums_stride);
-        }
+    for (uint32_t column = 0; column < s->columns.out; ++column) {
+      lqc_taps columns = lqc_axis_taps(&s->columns, column);
+      pixel.rows = rows.end - rows.first;
+      pixel.columns = columns.end - columns.first;
+      if (pixel.rows > 0 && pixel.columns > 0) {
+        pixel.input = first_tap(s, work->node->input, row, column, rows, columns);
+        pixel.weights = s->depthwise_weights + rows.first * pixel.row_weights + columns.first * pixel.column_weights;
       }
+      s->kernels->int8_depthwise(&pixel);
+      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, (size_t)row * s->columns.out + column, &start,
+                          pixel.sums + s->sums_stride);
     }
   }
 }
 
 static void run_conv(const lqc_node *node, const lqc_runner *runner) {
   conv_work work = {node, runner};
-  lqc_pool_run(runner->pool, conv_rows, &work, ((const conv_state *)node->state)->rows.out);
+  lqc_pool_run(runner->pool, conv_tiles, &work, tile_count(node->state));
+}
+
+static void run_depthwise(const lqc_node *node, const lqc_runner *runner) {
+  conv_work work = {node, runner};
+  lqc_pool_run(runner->pool, depthwise_rows, &work, ((const conv_state *)node->state)->rows.out);
 }
 
 /* ---- Preparing --------------------------------------------------------------------------------------------------- */
@@ -147,41 +204,44 @@ static lqc_status check_groups(const lqc_prepare *prepare, const lqc_op *op, con
   return LQC_OK;
 }
 
-/* From [out_channels][tap][depth] to blocks of lanes, or [tap][out_channels] where depthwise. */
-static void pack_weights(const conv_state *s, const filters *f, int8_t *packed) {
-  uint32_t outputs = s->out_channels / s->groups;
-  for (uint32_t c = 0; c < s->out_channels; ++c) {
-    const int8_t *from = f->weights + c * f->size;
-    uint32_t at = c % outputs, lanes = s->depthwise ? outputs : LQC_INT8_LANES;
-    int8_t *to = packed + c / outputs * s->group_weights + at / lanes * s->block_stride + at % lanes;
+/* Weights from [out_channels][tap] to [tap][out_channels]. */
+static lqc_status prepare_depthwise(lqc_prepare *prepare, const filters *f, conv_state *s) {
+  void *weights = NULL, *bias = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, s->out_channels, f->size, &weights, prepare->error));
+  LQC_TRY(lqc_bump_take(prepare->bump, s->out_channels, sizeof(int32_t), &bias, prepare->error));
+  for (uint32_t c = 0; weights && c < s->out_channels; ++c) {
     for (size_t i = 0; i < f->size; ++i) {
-      to[i * lanes] = from[i];
+      ((int8_t *)weights)[i * s->out_channels + c] = f->weights[c * f->size + i];
     }
+    ((int32_t *)bias)[c] = f->bias ? f->bias[c] : 0;
   }
+  s->depthwise_weights = weights;
+  s->depthwise_bias = bias;
+  lqc_need_thread_scratch(prepare, s->sums_stride * sizeof(int32_t) + s->fixed.scratch_bytes);
+  return LQC_OK;
 }
 
-static lqc_status prepare_weights(lqc_prepare *prepare, const filters *f, conv_state *s) {
-  uint32_t outputs = s->out_channels / s->groups, lanes = s->depthwise ? outputs : LQC_INT8_LANES;
-  size_t blocks = ((size_t)outputs + lanes - 1) / lanes;
+static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_state *s) {
+  uint32_t outputs = s->out_channels / s->groups;
   void *memory = NULL;
-  if (!lqc_multiply_size(f->size, lanes, &s->block_stride) ||
-      !lqc_multiply_size(blocks, s->block_stride, &s->group_weights)) {
-    s->group_weights = SIZE_MAX; /* refused in the next line */
+  s->packed_bytes = lqc_int8_packed_bytes(s->kernel, outputs, f->size);
+  if (s->packed_bytes == 0) {
+    s->packed_bytes = SIZE_MAX; /* refused in the next line */
   }
-  LQC_TRY(lqc_bump_take(prepare->bump, s->groups, s->group_weights, &memory, prepare->error));
-  if (memory) {
-    memset(memory, 0, s->groups * s->group_weights);
-    pack_weights(s, f, memory);
+  LQC_TRY(lqc_bump_take(prepare->bump, s->groups, s->packed_bytes, &memory, prepare->error));
+  for (uint32_t g = 0; memory && g < s->groups; ++g) {
+    size_t first = (size_t)g * outputs;
+    lqc_int8_pack(s->kernel, (uint8_t *)memory + g * s->packed_bytes, f->weights + first * f->size,
+                  f->bias ? f->bias + first : NULL, outputs, f->size);
   }
-  s->weights = memory;
-  s->column_weights = (size_t)lanes * (s->depthwise ? 1 : s->depth);
-  LQC_TRY(lqc_bump_take(prepare->bump, s->out_channels, sizeof(int32_t), &memory, prepare->error));
-  if (memory && f->bias) {
-    memcpy(memory, f->bias, s->out_channels * sizeof(int32_t));
-  } else if (memory) {
-    memset(memory, 0, s->out_channels * sizeof(int32_t));
+  s->packed = memory;
+  /* Filters are in the file, so there are bytes for as many elements: sums below do not overflow. */
+  size_t elements = (f->size + s->kernel->multiple - 1) / s->kernel->multiple * s->kernel->multiple;
+  if (!lqc_align_size(elements * s->kernel->element_bytes, LQC_ALIGNMENT, &s->patch_bytes)) {
+    s->patch_bytes = SIZE_MAX / LQC_INT8_TILE_PIXELS / 2; /* refused when it is taken */
   }
-  s->bias = memory;
+  lqc_need_thread_scratch(prepare, LQC_INT8_TILE_PIXELS * (s->sums_stride * sizeof(int32_t) + s->patch_bytes) +
+                                       LQC_INT8_OVERRUN + s->fixed.scratch_bytes);
   return LQC_OK;
 }
 
@@ -200,18 +260,17 @@ lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const 
                       .columns = lqc_column_axis(&op->window, input, output),
                       .in_channels = input->channels,
                       .out_channels = output->channels,
-                      .groups = depthwise ? 1 : op->groups,
-                      .depth = depthwise ? input->channels : depth,
-                      .depthwise = depthwise,
-                      .joins_columns = op->groups == 1 && op->window.dilation_w == 1,
+                      .groups = op->groups,
+                      .depth = depth,
+                      .kernel = prepare->kernels->int8_conv,
+                      .size = f.size,
                       .sums_stride = lqc_lane_count(output->channels),
                       .kernels = prepare->kernels};
   LQC_TRY(check_sums(prepare, op, &f, output->channels));
   LQC_TRY(lqc_prepare_fixed_point(prepare, op, input, output, range_of_sum, &f, &state.fixed));
-  LQC_TRY(prepare_weights(prepare, &f, &state));
-  lqc_need_thread_scratch(prepare, LQC_INT8_TILE_PIXELS * state.sums_stride * sizeof(int32_t) + state.fixed.row_bytes);
-  node->kernel = depthwise ? "int8_depthwise" : "int8_conv2d";
+  LQC_TRY(depthwise ? prepare_depthwise(prepare, &f, &state) : prepare_dense(prepare, &f, &state));
+  node->kernel = depthwise ? "int8_depthwise" : state.kernel->name;
   node->int8_macs = lqc_count_macs(&op->window, output, depth);
-  node->run = run_conv;
+  node->run = depthwise ? run_depthwise : run_conv;
   return lqc_keep_state(prepare, node, &state, sizeof(state));
 }

@@ -38,8 +38,13 @@ static void bit_max_pixel(uint64_t *out, const uint64_t *in, const lqc_pool_wind
     }                                                                                    \
   }
 LQC_DEFINE_MAX_PIXEL(max_pixel_f32, float)
-LQC_DEFINE_MAX_PIXEL(max_pixel_i8, int8_t)
 LQC_DEFINE_MAX_PIXEL(max_pixel_i16, int16_t)
+
+static void max_pixel_i8(int8_t *out, const int8_t *in, const lqc_pool_window *w, void *scratch) {
+  lqc_pool_taps taps = lqc_pool_int8_taps(w, in);
+  (void)scratch;
+  w->state->kernels->max_i8(out, &taps, w->state->elements);
+}
 
 LQC_DEFINE_POOL(bit_max_pool, bit_max_pixel, uint64_t)
 LQC_DEFINE_POOL(max_pool_f32, max_pixel_f32, float)
@@ -53,7 +58,8 @@ static lqc_status keep_pool(lqc_prepare *prepare, const lqc_op *op, const lqc_te
   lqc_pool_state state = {.rows = lqc_row_axis(&op->window, input, output),
                           .columns = lqc_column_axis(&op->window, input, output),
                           .elements = elements,
-                          .invert = invert};
+                          .invert = invert,
+                          .kernels = prepare->kernels};
   return lqc_keep_state(prepare, node, &state, sizeof(state));
 }
 

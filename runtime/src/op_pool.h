@@ -8,7 +8,9 @@ typedef struct lqc_pool_state {
   lqc_axis rows, columns;
   uint32_t elements; /* of a pixel: words or channels */
   const uint64_t *invert;
-  const int8_t *shifts; /* average of integers: 2^shift[c] times the mean of channel c is stored */
+  const int8_t *shifts;          /* average of integers: 2^shift[c] times the mean of channel c is stored */
+  const lqc_lane_program *means; /* average of int8: [i] stores the mean of a window of 2^i pixels from their sum */
+  const lqc_kernels *kernels;
 } lqc_pool_state;
 
 /* The window of one output pixel: taps and the input position of tap (0, 0). */
@@ -29,6 +31,15 @@ static inline size_t lqc_pool_element(const lqc_pool_window *w, uint32_t i, uint
   size_t y = (size_t)(w->y + (int64_t)i * s->rows.dilation);
   size_t x = (size_t)(w->x + (int64_t)j * s->columns.dilation);
   return (y * s->columns.size + x) * s->elements;
+}
+
+static inline lqc_pool_taps lqc_pool_int8_taps(const lqc_pool_window *w, const int8_t *in) {
+  const lqc_pool_state *s = w->state;
+  return (lqc_pool_taps){.input = in + lqc_pool_element(w, w->rows.first, w->columns.first),
+                         .row_stride = (size_t)s->rows.dilation * s->columns.size * s->elements,
+                         .column_stride = (size_t)s->columns.dilation * s->elements,
+                         .rows = w->rows.end - w->rows.first,
+                         .columns = w->columns.end - w->columns.first};
 }
 
 /* Defines run_NAME(), which calls pixel(out, in, &window, scratch) for every output pixel; scratch is the thread's. */

@@ -52,6 +52,10 @@ static inline guarded guarded_new(size_t bytes) {
   return (guarded){memory + bytes, bytes};
 }
 
+static inline void guarded_free(const guarded *memory) {
+  munmap(memory->end - memory->bytes, memory->bytes + (size_t)sysconf(_SC_PAGESIZE));
+}
+
 /* The last `bytes` bytes before the guard page. */
 static inline void *guarded_last(const guarded *memory, size_t bytes) {
   if (bytes > memory->bytes) {

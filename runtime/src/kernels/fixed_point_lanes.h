@@ -1,10 +1,69 @@
-/* Fixed point over one type of lanes: LQC_LANE is int32_t or int64_t, and LQC_LANES(name) what a name becomes. Included
- * once for each. Plain loops over channels, one for each step, which compilers turn into vectors. */
+/* Fixed point over one type of lanes: LQC_LANE is int32_t or int64_t, LQC_ULANE the same without a sign, and
+ * LQC_LANES(name) what a name becomes. Included once for each. Plain loops over channels, one for each step, which
+ * compilers turn into vectors. */
+
+#define LQC_DEFINE_COPY(name, type)                                                              \
+  static void LQC_LANES(name)(uint32_t channels, LQC_LANE *restrict y, const type *restrict x) { \
+    for (uint32_t c = 0; c < channels; ++c) {                                                    \
+      y[c] = x[c];                                                                               \
+    }                                                                                            \
+  }
+LQC_DEFINE_COPY(copy_int8, int8_t)
+LQC_DEFINE_COPY(copy_int16, int16_t)
+LQC_DEFINE_COPY(copy_int32, int32_t)
+#undef LQC_DEFINE_COPY
+
+#define LQC_DEFINE_SUMS(name, type)                                                                                \
+  static void LQC_LANES(name)(const lqc_lane_start *start, uint32_t channels, LQC_LANE *restrict y,                \
+                              const type *restrict sums) {                                                         \
+    int32_t full = start->full, limit = start->limit, step = start->step_log2;                                     \
+    int32_t half = step > 0 ? 1 << (step - 1) : 0, right = step > 0 ? step : 0, scale = step < 0 ? 1 << -step : 1; \
+    if (limit == 0) {                                                                                              \
+      for (uint32_t c = 0; c < channels; ++c) {                                                                    \
+        y[c] = full - 2 * (int32_t)sums[c];                                                                        \
+      }                                                                                                            \
+      return;                                                                                                      \
+    }                                                                                                              \
+    for (uint32_t c = 0; c < channels; ++c) {                                                                      \
+      int32_t rounded = ((full - 2 * (int32_t)sums[c]) * scale + half) >> right;                                   \
+      rounded = rounded < limit ? rounded : limit;                                                                 \
+      y[c] = rounded > -limit ? rounded : -limit;                                                                  \
+    }                                                                                                              \
+  }
+LQC_DEFINE_SUMS(sums_narrow, uint16_t)
+LQC_DEFINE_SUMS(sums_wide, uint32_t)
+#undef LQC_DEFINE_SUMS
+
+static void LQC_LANES(begin)(const lqc_lane_start *start, uint32_t channels, LQC_LANE *y) {
+  switch (start->source) {
+  case LQC_LANES_INT8:
+    LQC_LANES(copy_int8)(channels, y, start->values);
+    break;
+  case LQC_LANES_INT16:
+    LQC_LANES(copy_int16)(channels, y, start->values);
+    break;
+  case LQC_LANES_INT32:
+    LQC_LANES(copy_int32)(channels, y, start->values);
+    break;
+  case LQC_LANES_SUMS:
+    LQC_LANES(sums_narrow)(start, channels, y, start->values);
+    break;
+  default:
+    LQC_LANES(sums_wide)(start, channels, y, start->values);
+    break;
+  }
+}
+
+/* y * 2^shift, which fits. */
+static inline LQC_LANE LQC_LANES(shifted)(LQC_LANE y, LQC_LANE shift) {
+  return (LQC_LANE)((LQC_ULANE)y << shift);
+}
 
 static void LQC_LANES(do_step)(const lqc_lane_step *step, uint32_t channels, LQC_LANE *restrict y, const void *input) {
   const LQC_LANE *restrict multiplier = step->multiplier;
   const LQC_LANE *restrict offset = step->offset;
-  const LQC_LANE *restrict operand_multiplier = step->operand_multiplier;
+  const LQC_LANE *restrict shift = step->shift;
+  const LQC_LANE *restrict operand_shift = step->operand_shift;
   const int8_t *restrict x8 = input;
   const int16_t *restrict x16 = input;
   switch (step->kind) {
@@ -20,12 +79,12 @@ static void LQC_LANES(do_step)(const lqc_lane_step *step, uint32_t channels, LQC
     break;
   case LQC_LANE_ADD_INT8:
     for (uint32_t c = 0; c < channels; ++c) {
-      y[c] = y[c] * multiplier[c] + x8[c] * operand_multiplier[c];
+      y[c] = LQC_LANES(shifted)(y[c], shift[c]) + LQC_LANES(shifted)(x8[c], operand_shift[c]);
     }
     break;
   default:
     for (uint32_t c = 0; c < channels; ++c) {
-      y[c] = y[c] * multiplier[c] + x16[c] * operand_multiplier[c];
+      y[c] = LQC_LANES(shifted)(y[c], shift[c]) + LQC_LANES(shifted)(x16[c], operand_shift[c]);
     }
     break;
   }
@@ -82,8 +141,9 @@ static void LQC_LANES(store_bits)(const lqc_lane_store *store, uint32_t channels
   }
 }
 
-static void LQC_LANES(run_program)(const lqc_lane_program *program, LQC_LANE *y, const void *const *inputs,
-                                   void *const *outputs) {
+static void LQC_LANES(run_program)(const lqc_lane_program *program, const lqc_lane_start *start,
+                                   const void *const *inputs, void *const *outputs, LQC_LANE *y) {
+  LQC_LANES(begin)(start, program->channels, y);
   for (uint32_t i = 0; i < program->step_count; ++i) {
     LQC_LANES(do_step)(&program->steps[i], program->channels, y, inputs[program->steps[i].operand]);
   }

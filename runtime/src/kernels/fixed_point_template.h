@@ -17,23 +17,27 @@ static uint64_t pack_bytes(const uint8_t bytes[LQC_WORD_BITS]) {
 }
 
 #define LQC_LANE int32_t
+#define LQC_ULANE uint32_t
 #define LQC_LANES(name) name##_narrow
 #include "fixed_point_lanes.h"
 #undef LQC_LANE
+#undef LQC_ULANE
 #undef LQC_LANES
 
 #define LQC_LANE int64_t
+#define LQC_ULANE uint64_t
 #define LQC_LANES(name) name##_wide
 #include "fixed_point_lanes.h"
 #undef LQC_LANE
+#undef LQC_ULANE
 #undef LQC_LANES
 
-void LQC_ISA(lqc_fixed_point)(const lqc_lane_program *program, int32_t *y, const void *const *inputs,
-                              void *const *outputs) {
-  run_program_narrow(program, y, inputs, outputs);
+void LQC_ISA(lqc_fixed_point)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
+                              void *const *outputs, void *scratch) {
+  run_program_narrow(program, start, inputs, outputs, scratch);
 }
 
-void LQC_ISA(lqc_fixed_point_wide)(const lqc_lane_program *program, int64_t *y, const void *const *inputs,
-                                   void *const *outputs) {
-  run_program_wide(program, y, inputs, outputs);
+void LQC_ISA(lqc_fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_start *start,
+                                   const void *const *inputs, void *const *outputs, void *scratch) {
+  run_program_wide(program, start, inputs, outputs, scratch);
 }

@@ -1,2 +1,64 @@
-#define LQC_ISA(name) name##_scalar
-#include "int8_conv_template.h"
+/* int8 convolution in plain loops, and the packing that all kernels share. Preparing has proven that no sum, with the
+ * bias or without, leaves int32. */
+#include "int8_gather.h"
+
+static size_t block_bytes(const lqc_int8_kernel *kernel, size_t size) {
+  return LQC_INT8_LANES * (sizeof(int32_t) + lqc_round_up(size, kernel->multiple));
+}
+
+size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, size_t size) {
+  if (size > SIZE_MAX / LQC_INT8_LANES / 2) {
+    return 0;
+  }
+  return lqc_packed_bytes((out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, 1, block_bytes(kernel, size));
+}
+
+void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
+                   uint32_t out_channels, size_t size) {
+  uint32_t group = kernel->group;
+  memset(packed, 0, lqc_int8_packed_bytes(kernel, out_channels, size));
+  for (uint32_t c = 0; c < out_channels; ++c, filters += size) {
+    uint32_t lane = c % LQC_INT8_LANES;
+    uint8_t *block = (uint8_t *)packed + c / LQC_INT8_LANES * block_bytes(kernel, size);
+    int8_t *to = (int8_t *)block + LQC_INT8_LANES * sizeof(int32_t) + lane * group;
+    int64_t start = bias ? bias[c] : 0;
+    for (size_t i = 0; i < size; ++i) {
+      to[i / group * LQC_INT8_LANES * group + i % group] = filters[i];
+      start -= (int64_t)kernel->offset * filters[i];
+    }
+    uint32_t wrapped = (uint32_t)start; /* the kernel's sum wraps back */
+    memcpy(block + lane * sizeof(wrapped), &wrapped, sizeof(wrapped));
+  }
+}
+
+LQC_DEFINE_GATHER(int8_t, memcpy)
+
+static void accumulate(const lqc_int8_tile *tile) {
+  const int8_t *block = tile->weights;
+  for (uint32_t first = 0; first < tile->out_channels; first += LQC_INT8_LANES) {
+    uint32_t lanes = lqc_min_u32(tile->out_channels - first, LQC_INT8_LANES);
+    for (uint32_t p = 0; p < tile->pixels; ++p) {
+      const int8_t *x = (const int8_t *)tile->patches + p * tile->patch_bytes;
+      const int8_t *w = block + LQC_INT8_LANES * sizeof(int32_t);
+      int32_t sums[LQC_INT8_LANES];
+      memcpy(sums, block, sizeof(sums));
+      for (size_t i = 0; i < tile->size; ++i, w += LQC_INT8_LANES) {
+        for (uint32_t c = 0; c < LQC_INT8_LANES; ++c) {
+          sums[c] += x[i] * w[c];
+        }
+      }
+      memcpy(tile->sums + p * tile->sums_stride + first, sums, lanes * sizeof(int32_t));
+    }
+    block += block_bytes(&lqc_int8_conv_scalar, tile->size);
+  }
+}
+
+const lqc_int8_kernel lqc_int8_conv_scalar = {
+    .name = "int8_conv2d_scalar",
+    .isa = LQC_ISA_SCALAR,
+    .group = 1,
+    .multiple = 1,
+    .element_bytes = 1,
+    .gather = gather,
+    .accumulate = accumulate,
+};

@@ -75,42 +75,107 @@ typedef struct lqc_epilogue_params {
 #define LQC_INT8_LANES 16u
 /* No tile has more pixels. */
 #define LQC_INT8_TILE_PIXELS 4u
+#define LQC_INT8_OVERRUN 64u
 
-/* Some neighbouring output pixels of a row that see the same taps, and all output channels of one group. */
+/* All that an output pixel sees, one tap after another, is its patch: [size] elements, size = kernel_h * kernel_w *
+ * depth, in the order of a filter. Taps outside the image are 0 there. */
+typedef struct lqc_int8_gather {
+  const int8_t *input;              /* first tap inside the image, first channel of the group */
+  size_t row_stride, column_stride; /* bytes of input between taps of neighbouring rows, and columns */
+  uint32_t rows, columns;           /* taps inside, or, where a row of them is one run, columns is 1 */
+  size_t run;                       /* bytes of a tap, or of a row of taps */
+  size_t place;                     /* element of the patch that the first tap inside begins at */
+  size_t place_row, place_column;   /* elements of the patch between taps */
+} lqc_int8_gather;
+
+/* Some patches, and all output channels of one group. */
 typedef struct lqc_int8_tile {
-  const int8_t *input;           /* first tap inside the image, of the first pixel, first channel of the group */
-  size_t pixel_stride;           /* bytes of input between output pixels */
-  size_t row_stride;             /* bytes of input between taps of neighbouring rows */
-  size_t column_stride;          /* and columns */
-  uint32_t pixels;               /* 1 .. LQC_INT8_TILE_PIXELS */
-  uint32_t rows, columns, depth; /* taps inside and channels of a tap */
-  /* Dense: channel c of the first tap inside and of its first input channel is at
-     weights[c / LQC_INT8_LANES * block_stride + c % LQC_INT8_LANES], the next input channel LQC_INT8_LANES further on,
-     the next column and row of taps column_weights and row_weights. Depthwise: [tap][out_channels], no blocks. */
-  const int8_t *weights;
-  size_t block_stride, row_weights, column_weights;
+  const void *patches; /* [pixels][patch_bytes] */
+  size_t patch_bytes;
+  uint32_t pixels; /* 1 .. LQC_INT8_TILE_PIXELS */
   uint32_t out_channels;
-  const int32_t *bias; /* [out_channels] */
-  int32_t *sums;       /* out: [pixels][sums_stride]; channels beyond out_channels are left alone */
+  const void *weights; /* as lqc_int8_pack() left them */
+  size_t size;
+  int32_t *sums; /* out: [pixels][sums_stride]; channels beyond out_channels are left alone */
   size_t sums_stride;
 } lqc_int8_tile;
+
+/* Packed weights, for each block of LQC_INT8_LANES channels: int32 [lanes] to start from, the bias less what `offset`
+ * adds, then int8 [size rounded up to `multiple`, / group][lanes][group]; zeros beyond the last channel and element. */
+typedef struct lqc_int8_kernel {
+  const char *name;
+  lqc_isa isa;
+  uint32_t group;         /* consecutive elements of a filter that lie together */
+  uint32_t multiple;      /* of `group`; as many elements are taken at once */
+  uint32_t element_bytes; /* of a patch */
+  uint8_t offset;         /* an element x of a patch is stored as x + offset; 0 or 128 */
+  /* Copies the taps inside. The caller has filled the patch with bytes of `offset` where there are taps outside. May
+     write up to LQC_INT8_OVERRUN bytes beyond the patch. */
+  void (*gather)(void *patch, const lqc_int8_gather *taps);
+  /* sums[p][c] = bias[c] + sum of patch p times filter c. Reads patches up to the next multiple of `multiple`, whatever
+     is there. */
+  void (*accumulate)(const lqc_int8_tile *tile);
+} lqc_int8_kernel;
+
+/* Bytes of packed weights, a multiple of LQC_ALIGNMENT; 0 on overflow. */
+size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, size_t size);
+
+/* filters: [out_channels][size]; bias: [out_channels] or NULL; packed: LQC_ALIGNMENT-aligned. */
+void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
+                   uint32_t out_channels, size_t size);
+
+/* One output pixel of a depthwise convolution, channel c of which reads input channel c / (outputs / inputs). */
+typedef struct lqc_depthwise_pixel {
+  const int8_t *input;              /* first tap inside the image */
+  size_t row_stride, column_stride; /* bytes of input between taps */
+  uint32_t rows, columns;           /* taps inside */
+  const int8_t *weights;            /* of the first tap inside; [tap][out_channels] */
+  size_t row_weights, column_weights;
+  uint32_t channels, out_channels;
+  const int32_t *bias; /* [out_channels] */
+  int32_t *sums;       /* out: [out_channels] */
+} lqc_depthwise_pixel;
+
+/* ---- Pools ------------------------------------------------------------------------------------------------------ */
+
+/* The taps of a window that are inside the image; at least one. */
+typedef struct lqc_pool_taps {
+  const int8_t *input;
+  size_t row_stride, column_stride; /* bytes */
+  uint32_t rows, columns;
+} lqc_pool_taps;
 
 /* ---- Fixed point ----------------------------------------------------------------------------------------------- */
 
 /* The integers of one pixel, y, go through steps and are then stored. Lanes, the type of y and of all arrays marked so,
  * are int32_t, or int64_t where 32 bits are not enough; who makes a program has proven that nothing in it overflows.
  * Arrays are [channels rounded up to LQC_SUMS_MULTIPLE]. */
+typedef enum lqc_lane_source {
+  LQC_LANES_INT32, /* y = value */
+  LQC_LANES_INT16,
+  LQC_LANES_INT8,
+  LQC_LANES_SUMS,      /* uint16_t p: y = clip(floor((full - 2p) / 2^step_log2 + 1/2), +-limit); limit 0: full - 2p */
+  LQC_LANES_SUMS_WIDE, /* the same of uint32_t */
+} lqc_lane_source;
+
+/* What y is before the first step; it fits 32 bits. */
+typedef struct lqc_lane_start {
+  lqc_lane_source source;
+  const void *values; /* [channels], of int32 and sums rounded up to LQC_SUMS_MULTIPLE */
+  int32_t full, limit, step_log2;
+} lqc_lane_start;
+
 typedef enum lqc_lane_step_kind {
   LQC_LANE_RELU,      /* y = max(y, 0) */
-  LQC_LANE_AFFINE,    /* y = multiplier * y + offset */
-  LQC_LANE_ADD_INT8,  /* y = multiplier * y + operand_multiplier * x, x of input `operand`, int8 */
+  LQC_LANE_AFFINE,    /* y = multiplier * y + offset; multiplier fits 32 bits */
+  LQC_LANE_ADD_INT8,  /* y = y * 2^shift + x * 2^operand_shift, x of input `operand`, int8 */
   LQC_LANE_ADD_INT16, /* the same of int16 */
 } lqc_lane_step_kind;
 
 typedef struct lqc_lane_step {
   lqc_lane_step_kind kind;
   uint32_t operand;
-  const void *multiplier, *offset, *operand_multiplier; /* lanes */
+  const void *multiplier, *offset, *shift, *operand_shift; /* lanes */
 } lqc_lane_step;
 
 typedef struct lqc_lane_store {
@@ -153,12 +218,20 @@ typedef struct lqc_kernels {
                      const uint64_t *invert);
   void (*bitpack_i16)(uint64_t *out, const int16_t *in, size_t pixels, uint32_t channels, const int16_t *thresholds,
                       const uint64_t *invert);
-  void (*int8_conv)(const lqc_int8_tile *tile);
-  void (*int8_depthwise)(const lqc_int8_tile *tile); /* output channel c reads input channel c / (outputs / depth) */
-  /* inputs and outputs: where the pixel's elements are, of every input and output of the op. y is overwritten. */
-  void (*fixed_point)(const lqc_lane_program *program, int32_t *y, const void *const *inputs, void *const *outputs);
-  void (*fixed_point_wide)(const lqc_lane_program *program, int64_t *y, const void *const *inputs,
-                           void *const *outputs);
+  const lqc_int8_kernel *int8_conv;
+  void (*int8_depthwise)(const lqc_depthwise_pixel *pixel);
+  /* Elements of one output pixel: the largest of its taps, and their sum, which fits. */
+  void (*max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n);
+  void (*sum_i8)(int32_t *sums, const lqc_pool_taps *taps, size_t n);
+  /* out = clip(floor(in * scale + 1/2), +-127 or +-32767); scales: [n], powers of two. */
+  void (*quantize_i8)(int8_t *out, const float *in, const double *scales, size_t n);
+  void (*quantize_i16)(int16_t *out, const float *in, const double *scales, size_t n);
+  /* One pixel. inputs and outputs: where its elements are, of every input and output of the op. scratch: lanes,
+     [channels rounded up to LQC_SUMS_MULTIPLE]. */
+  void (*fixed_point)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
+                      void *const *outputs, void *scratch);
+  void (*fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
+                           void *const *outputs, void *scratch);
 } lqc_kernels;
 
 /* Fills the table with scalar kernels, then overrides with those of `isa` (AUTO: the best available). Returns 0
@@ -168,6 +241,9 @@ int lqc_kernels_select(lqc_kernels *kernels, lqc_isa isa);
 /* The n-th binary convolution kernel this build has and this processor runs, NULL past the last: one list for tests
    and benchmarks. */
 const lqc_bconv_kernel *lqc_bconv_kernel_at(size_t n);
+
+/* The same for int8 convolutions. */
+const lqc_int8_kernel *lqc_int8_kernel_at(size_t n);
 
 /* Each ISA's file overrides what it has; called only where the processor has the instructions. */
 void lqc_kernels_scalar(lqc_kernels *kernels);

@@ -6,6 +6,7 @@
 
 #define LQC_DECLARE_KERNELS(isa)                                                                                      \
   extern const lqc_bconv_kernel lqc_bconv2d_##isa;                                                                    \
+  extern const lqc_int8_kernel lqc_int8_conv_##isa;                                                                   \
   void lqc_threshold_##isa(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params); \
   void lqc_clip_##isa(int8_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);        \
   void lqc_affine_##isa(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);       \
@@ -15,18 +16,26 @@
                             const int8_t *thresholds, const uint64_t *invert);
 
 /* Kernels of plain loops, whose vectors the compiler makes: the same source for every instruction set. On aarch64 the
- * scalar ones have NEON already; AVX-512 would bring little for 30 KB of code and takes those of AVX2, which every such
- * processor has. */
-#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                                    \
-  void lqc_int8_conv_##isa(const lqc_int8_tile *tile);                                                    \
-  void lqc_int8_depthwise_##isa(const lqc_int8_tile *tile);                                               \
-  void lqc_fixed_point_##isa(const lqc_lane_program *program, int32_t *y, const void *const *inputs,      \
-                             void *const *outputs);                                                       \
-  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, int64_t *y, const void *const *inputs, \
-                                  void *const *outputs);
+ * scalar ones have NEON already. */
+#define LQC_DECLARE_FIXED_POINT(isa)                                                                                  \
+  void lqc_fixed_point_##isa(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs, \
+                             void *const *outputs, void *scratch);                                                    \
+  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_start *start,                       \
+                                  const void *const *inputs, void *const *outputs, void *scratch);
+#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                      \
+  void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                          \
+  void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                  \
+  void lqc_sum_i8_##isa(int32_t *sums, const lqc_pool_taps *taps, size_t n);                \
+  void lqc_quantize_i8_##isa(int8_t *out, const float *in, const double *scales, size_t n); \
+  void lqc_quantize_i16_##isa(int16_t *out, const float *in, const double *scales, size_t n);
+
+LQC_DECLARE_FIXED_POINT(scalar)
+LQC_DECLARE_FIXED_POINT(avx2)
+LQC_DECLARE_FIXED_POINT(avx512)
 
 LQC_DECLARE_PLAIN_KERNELS(scalar)
 LQC_DECLARE_PLAIN_KERNELS(avx2)
+LQC_DECLARE_PLAIN_KERNELS(avx512)
 
 LQC_DECLARE_KERNELS(scalar)
 LQC_DECLARE_KERNELS(neon)

@@ -15,8 +15,12 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
       .bitpack_f32 = lqc_bitpack_f32_scalar,
       .bitpack_i8 = lqc_bitpack_i8_scalar,
       .bitpack_i16 = lqc_bitpack_i16_scalar,
-      .int8_conv = lqc_int8_conv_scalar,
+      .int8_conv = &lqc_int8_conv_scalar,
       .int8_depthwise = lqc_int8_depthwise_scalar,
+      .max_i8 = lqc_max_i8_scalar,
+      .sum_i8 = lqc_sum_i8_scalar,
+      .quantize_i8 = lqc_quantize_i8_scalar,
+      .quantize_i16 = lqc_quantize_i16_scalar,
       .fixed_point = lqc_fixed_point_scalar,
       .fixed_point_wide = lqc_fixed_point_wide_scalar,
   };
@@ -31,8 +35,12 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
     kernels->affine = lqc_affine_##name;                      \
     kernels->bitpack_f32 = lqc_bitpack_f32_##name;            \
     kernels->bitpack_i8 = lqc_bitpack_i8_##name;              \
-    kernels->int8_conv = lqc_int8_conv_##plain;               \
+    kernels->int8_conv = &lqc_int8_conv_##name;               \
     kernels->int8_depthwise = lqc_int8_depthwise_##plain;     \
+    kernels->max_i8 = lqc_max_i8_##plain;                     \
+    kernels->sum_i8 = lqc_sum_i8_##plain;                     \
+    kernels->quantize_i8 = lqc_quantize_i8_##plain;           \
+    kernels->quantize_i16 = lqc_quantize_i16_##plain;         \
     kernels->fixed_point = lqc_fixed_point_##plain;           \
     kernels->fixed_point_wide = lqc_fixed_point_wide_##plain; \
   }
@@ -41,7 +49,7 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
 LQC_OVERRIDE(neon, NEON, scalar)
 #elif defined(__x86_64__)
 LQC_OVERRIDE(avx2, AVX2, avx2)
-LQC_OVERRIDE(avx512, AVX512, avx2)
+LQC_OVERRIDE(avx512, AVX512, avx512)
 #endif
 
 /* The ISAs of this build that this processor runs, worst first; a later one overrides an earlier one. */
@@ -49,15 +57,16 @@ typedef struct isa_entry {
   lqc_isa isa;
   void (*override)(lqc_kernels *kernels);
   const lqc_bconv_kernel *bconv;
+  const lqc_int8_kernel *int8_conv;
 } isa_entry;
 
 static const isa_entry entries[] = {
-    {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar},
+    {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar, &lqc_int8_conv_scalar},
 #if defined(__aarch64__)
-    {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon},
+    {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon, &lqc_int8_conv_neon},
 #elif defined(__x86_64__)
-    {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2},
-    {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512},
+    {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2, &lqc_int8_conv_avx2},
+    {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512, &lqc_int8_conv_avx512},
 #endif
 };
 
@@ -82,4 +91,13 @@ const lqc_bconv_kernel *lqc_bconv_kernel_at(size_t n) {
     }
   }
   return n == 0 ? &lqc_bconv2d_wide_scalar : NULL;
+}
+
+const lqc_int8_kernel *lqc_int8_kernel_at(size_t n) {
+  for (size_t i = 0; i < ENTRY_COUNT; ++i) {
+    if (lqc_isa_available(entries[i].isa) && n-- == 0) {
+      return entries[i].int8_conv;
+    }
+  }
+  return NULL;
 }

@@ -1,0 +1,102 @@
+/* int8 convolution with SMLAL: patches widened to int16, weights widened as they are loaded, exact sums in int32. Lanes
+ * are output channels. SMULL and SMLAL of bytes would take half as many instructions, but two products of -128 leave
+ * int16.
+ *
+ * A register tile is 4 pixels x 16 channels: 16 accumulators, two vectors of weights, and a vector of eight elements
+ * for each pixel. */
+#include <arm_neon.h>
+
+#include "int8_gather.h"
+
+enum { VECTORS = LQC_INT8_LANES / 4, STEPS = 8 };
+
+LQC_INLINE void copy_run(int16_t *to, const int8_t *from, size_t bytes) {
+  for (; bytes >= 8; bytes -= 8, from += 8, to += 8) {
+    vst1q_s16(to, vmovl_s8(vld1_s8(from)));
+  }
+  for (; bytes > 0; --bytes) {
+    *to++ = *from++;
+  }
+}
+
+LQC_DEFINE_GATHER(int16_t, copy_run)
+
+/* sum += x times 16 weights. */
+#define LQC_ADD_LANE(k)                                                        \
+  {                                                                            \
+    int8x16_t bytes = vld1q_s8(weights + (k) * LQC_INT8_LANES);                \
+    int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_high_s8(bytes); \
+    LQC_UNROLL                                                                 \
+    for (uint32_t p = 0; p < pixels; ++p) {                                    \
+      sum[p][0] = vmlal_laneq_s16(sum[p][0], vget_low_s16(low), x[p], k);      \
+      sum[p][1] = vmlal_high_laneq_s16(sum[p][1], low, x[p], k);               \
+      sum[p][2] = vmlal_laneq_s16(sum[p][2], vget_low_s16(high), x[p], k);     \
+      sum[p][3] = vmlal_high_laneq_s16(sum[p][3], high, x[p], k);              \
+    }                                                                          \
+  }
+
+/* Sums of `pixels` pixels of one block; a constant after inlining, so that the sums live in registers. */
+LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32_t channel, const uint32_t pixels) {
+  const int16_t *patches = tile->patches;
+  size_t patch = tile->patch_bytes / sizeof(int16_t);
+  int32x4_t sum[LQC_INT8_TILE_PIXELS][VECTORS];
+  LQC_UNROLL
+  for (uint32_t p = 0; p < pixels; ++p) {
+    LQC_UNROLL
+    for (uint32_t v = 0; v < VECTORS; ++v) {
+      sum[p][v] = vreinterpretq_s32_s8(vld1q_s8(weights + 16 * v));
+    }
+  }
+  weights += LQC_INT8_LANES * sizeof(int32_t);
+  for (size_t i = 0; i < tile->size; i += STEPS, patches += STEPS, weights += STEPS * LQC_INT8_LANES) {
+    int16x8_t x[LQC_INT8_TILE_PIXELS];
+    LQC_UNROLL
+    for (uint32_t p = 0; p < pixels; ++p) {
+      x[p] = vld1q_s16(patches + p * patch);
+    }
+    LQC_ADD_LANE(0)
+    LQC_ADD_LANE(1)
+    LQC_ADD_LANE(2)
+    LQC_ADD_LANE(3)
+    LQC_ADD_LANE(4)
+    LQC_ADD_LANE(5)
+    LQC_ADD_LANE(6)
+    LQC_ADD_LANE(7)
+  }
+  uint32_t lanes = lqc_min_u32(tile->out_channels - channel, LQC_INT8_LANES);
+  LQC_UNROLL
+  for (uint32_t p = 0; p < pixels; ++p) {
+    memcpy(tile->sums + p * tile->sums_stride + channel, sum[p], lanes * sizeof(int32_t));
+  }
+}
+
+static void accumulate(const lqc_int8_tile *tile) {
+  const int8_t *weights = tile->weights;
+  size_t block_bytes = LQC_INT8_LANES * (sizeof(int32_t) + lqc_round_up(tile->size, STEPS));
+  for (uint32_t channel = 0; channel < tile->out_channels; channel += LQC_INT8_LANES, weights += block_bytes) {
+    switch (tile->pixels) {
+    case 1:
+      tile_of(tile, weights, channel, 1);
+      break;
+    case 2:
+      tile_of(tile, weights, channel, 2);
+      break;
+    case 3:
+      tile_of(tile, weights, channel, 3);
+      break;
+    default:
+      tile_of(tile, weights, channel, 4);
+      break;
+    }
+  }
+}
+
+const lqc_int8_kernel lqc_int8_conv_neon = {
+    .name = "int8_conv2d_neon",
+    .isa = LQC_ISA_NEON,
+    .group = 1,
+    .multiple = STEPS,
+    .element_bytes = sizeof(int16_t),
+    .gather = gather,
+    .accumulate = accumulate,
+};

@@ -1,0 +1,21 @@
+/* Gathering a patch: LQC_DEFINE_GATHER(element, copy) defines gather() of a kernel whose patches hold `element`s, where
+ * copy(to, from, bytes) converts a run of at least one byte of input and reads nothing beyond. Private to kernels/. */
+#ifndef LQC_INT8_GATHER_H
+#define LQC_INT8_GATHER_H
+
+#include <string.h>
+
+#include "kernels_isa.h"
+
+#define LQC_DEFINE_GATHER(element, copy)                                                                    \
+  static void gather(void *patch, const lqc_int8_gather *taps) {                                            \
+    for (uint32_t i = 0; i < taps->rows; ++i) {                                                             \
+      const int8_t *from = taps->input + i * taps->row_stride;                                              \
+      element *to = (element *)patch + taps->place + i * taps->place_row;                                   \
+      for (uint32_t j = 0; j < taps->columns; ++j, from += taps->column_stride, to += taps->place_column) { \
+        copy(to, from, taps->run);                                                                          \
+      }                                                                                                     \
+    }                                                                                                       \
+  }
+
+#endif /* LQC_INT8_GATHER_H */

@@ -1,0 +1,3 @@
+#define LQC_OWN_POOLS 1 /* pool_avx512.c */
+#define LQC_ISA(name) name##_avx512
+#include "plain_template.h"

@@ -1,0 +1,87 @@
+/* Kernels of plain loops, whose vectors the compiler makes. Included once for each instruction set, which its compiler
+ * options choose; LQC_ISA(name) is what a name becomes. */
+#include <string.h>
+
+#include "kernels_isa.h"
+
+#if !LQC_OWN_POOLS
+/* ---- Pools ------------------------------------------------------------------------------------------------------- */
+
+static void max_tap(int8_t *restrict out, const int8_t *restrict in, size_t n) {
+  for (size_t e = 0; e < n; ++e) {
+    out[e] = in[e] > out[e] ? in[e] : out[e];
+  }
+}
+
+void LQC_ISA(lqc_max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n) {
+  memcpy(out, taps->input, n);
+  for (uint32_t i = 0; i < taps->rows; ++i) {
+    for (uint32_t j = i == 0; j < taps->columns; ++j) {
+      max_tap(out, taps->input + i * taps->row_stride + j * taps->column_stride, n);
+    }
+  }
+}
+
+static void sum_tap(int32_t *restrict sums, const int8_t *restrict in, size_t n) {
+  for (size_t e = 0; e < n; ++e) {
+    sums[e] += in[e];
+  }
+}
+
+void LQC_ISA(lqc_sum_i8)(int32_t *sums, const lqc_pool_taps *taps, size_t n) {
+  memset(sums, 0, n * sizeof(*sums));
+  for (uint32_t i = 0; i < taps->rows; ++i) {
+    for (uint32_t j = 0; j < taps->columns; ++j) {
+      sum_tap(sums, taps->input + i * taps->row_stride + j * taps->column_stride, n);
+    }
+  }
+}
+
+#endif
+
+/* ---- Quantize ---------------------------------------------------------------------------------------------------- */
+
+/* In double x * 2^f is exact, and adding 1/2 rounds only where the floor is the same: the sum of 1/2 and a number of 24
+ * bits has more than 53 bits only where |x * 2^f| is below 2^-29 or above 2^52. A NaN, which only overflow inside the
+ * model can make, gives `limit`. */
+#define LQC_DEFINE_QUANTIZE(name, type, limit)                                                                \
+  void LQC_ISA(name)(type *restrict out, const float *restrict in, const double *restrict scales, size_t n) { \
+    for (size_t e = 0; e < n; ++e) {                                                                          \
+      double v = (double)in[e] * scales[e] + 0.5;                                                             \
+      v = v < limit ? v : limit;                                                                              \
+      v = v > -limit ? v : -limit;                                                                            \
+      int32_t q = (int32_t)v;                                                                                 \
+      out[e] = (type)(q - (v < q));                                                                           \
+    }                                                                                                         \
+  }
+LQC_DEFINE_QUANTIZE(lqc_quantize_i8, int8_t, INT8_MAX)
+LQC_DEFINE_QUANTIZE(lqc_quantize_i16, int16_t, INT16_MAX)
+
+/* ---- Depthwise int8 convolution ---------------------------------------------------------------------------------- */
+
+/* Preparing has proven that no sum, with the bias or without, leaves int32. */
+static void add_tap(int32_t *restrict sums, const int8_t *restrict x, const int8_t *restrict w, uint32_t channels,
+                    uint32_t each) {
+  if (each == 1) {
+    for (uint32_t c = 0; c < channels; ++c) {
+      sums[c] += (int16_t)x[c] * (int16_t)w[c];
+    }
+    return;
+  }
+  for (uint32_t c = 0; c < channels; ++x) {
+    for (uint32_t end = c + each; c < end; ++c) {
+      sums[c] += *x * w[c];
+    }
+  }
+}
+
+void LQC_ISA(lqc_int8_depthwise)(const lqc_depthwise_pixel *pixel) {
+  memcpy(pixel->sums, pixel->bias, pixel->out_channels * sizeof(int32_t));
+  for (uint32_t i = 0; i < pixel->rows; ++i) {
+    for (uint32_t j = 0; j < pixel->columns; ++j) {
+      const int8_t *x = pixel->input + i * pixel->row_stride + j * pixel->column_stride;
+      const int8_t *w = pixel->weights + i * pixel->row_weights + j * pixel->column_weights;
+      add_tap(pixel->sums, x, w, pixel->out_channels, pixel->out_channels / pixel->channels);
+    }
+  }
+}

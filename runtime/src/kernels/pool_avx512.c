@@ -1,0 +1,32 @@
+/* Pools of int8: 64, or 16, elements of a window's taps meet in one register. */
+#include <immintrin.h>
+
+#include "kernels_isa.h"
+
+void lqc_max_i8_avx512(int8_t *out, const lqc_pool_taps *taps, size_t n) {
+  for (size_t e = 0; e < n; e += 64) {
+    __mmask64 lanes = lqc_low_mask(n - e < 64 ? (uint32_t)(n - e) : 64);
+    __m512i largest = _mm512_set1_epi8(-128);
+    for (uint32_t i = 0; i < taps->rows; ++i) {
+      const int8_t *tap = taps->input + i * taps->row_stride + e;
+      for (uint32_t j = 0; j < taps->columns; ++j, tap += taps->column_stride) {
+        largest = _mm512_max_epi8(largest, _mm512_maskz_loadu_epi8(lanes, tap));
+      }
+    }
+    _mm512_mask_storeu_epi8(out + e, lanes, largest);
+  }
+}
+
+void lqc_sum_i8_avx512(int32_t *sums, const lqc_pool_taps *taps, size_t n) {
+  for (size_t e = 0; e < n; e += 16) {
+    __mmask16 lanes = (__mmask16)lqc_low_mask(n - e < 16 ? (uint32_t)(n - e) : 16);
+    __m512i sum = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < taps->rows; ++i) {
+      const int8_t *tap = taps->input + i * taps->row_stride + e;
+      for (uint32_t j = 0; j < taps->columns; ++j, tap += taps->column_stride) {
+        sum = _mm512_add_epi32(sum, _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, tap)));
+      }
+    }
+    _mm512_mask_storeu_epi32(sums + e, lanes, sum);
+  }
+}

@@ -1,0 +1,155 @@
+/* Every int8 convolution kernel against a naive sum, on patches whose input ends where memory ends. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "kernels_testing.h"
+
+enum { MAX_PIXELS = LQC_INT8_TILE_PIXELS, GUARD = 0x5a5a5a5a };
+
+typedef struct int8_case {
+  uint32_t kernel_h, kernel_w, depth, out_channels, pixels, image_w, groups;
+  int extreme; /* weights and pixels of -128 and 127 alone */
+} int8_case;
+
+#define CASE_FORMAT "%ux%u taps of %u of %u groups to %u channels, %u pixels%s"
+#define CASE_VALUES(c) \
+  (c)->kernel_h, (c)->kernel_w, (c)->depth, (c)->groups, (c)->out_channels, (c)->pixels, (c)->extreme ? ", extreme" : ""
+
+static int8_t random_int8(uint64_t *seed, int extreme) {
+  uint32_t bits = random_below(seed, 256);
+  return (int8_t)(extreme ? (bits & 1 ? 127 : -128) : (int)bits - 128);
+}
+
+/* The taps of pixel p that are inside: some leave out a border. */
+typedef struct inside {
+  uint32_t first_row, end_row, first_column, end_column;
+} inside;
+
+static inside random_inside(const int8_case *c, uint64_t *seed) {
+  inside in = {0, c->kernel_h, 0, c->kernel_w};
+  if (random_below(seed, 2)) {
+    in.first_row = random_below(seed, c->kernel_h);
+    in.end_row = in.first_row + 1 + random_below(seed, c->kernel_h - in.first_row);
+    in.first_column = random_below(seed, c->kernel_w);
+    in.end_column = in.first_column + 1 + random_below(seed, c->kernel_w - in.first_column);
+  }
+  return in;
+}
+
+/* Gathers the taps inside from an image of which they are the last bytes; group `group` of them. */
+static void gather(const lqc_int8_kernel *kernel, const int8_case *c, const int8_t *image, const inside *in,
+                   uint32_t group, void *patch) {
+  size_t pixel = (size_t)c->depth * c->groups;
+  lqc_int8_gather taps = {
+      .input = image + ((size_t)in->first_row * c->image_w + in->first_column) * pixel + (size_t)group * c->depth,
+      .row_stride = c->image_w * pixel,
+      .column_stride = pixel,
+      .rows = in->end_row - in->first_row,
+      .columns = in->end_column - in->first_column,
+      .run = c->depth,
+      .place = ((size_t)in->first_row * c->kernel_w + in->first_column) * c->depth,
+      .place_row = (size_t)c->kernel_w * c->depth,
+      .place_column = c->depth,
+  };
+  if (c->groups == 1) {
+    taps.run *= taps.columns;
+    taps.columns = 1;
+  }
+  kernel->gather(patch, &taps);
+}
+
+static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *seed) {
+  size_t taps = (size_t)c->kernel_h * c->kernel_w, size = taps * c->depth, pixel = (size_t)c->depth * c->groups;
+  size_t image_bytes = (((size_t)c->kernel_h - 1) * c->image_w + c->kernel_w) * pixel;
+  size_t patch_bytes = (size + kernel->multiple) * kernel->element_bytes / 64 * 64 + 64;
+  size_t packed_bytes = lqc_int8_packed_bytes(kernel, c->out_channels, size), stride = padded_channels(c->out_channels);
+  size_t sum_count = MAX_PIXELS * stride;
+  guarded image_memory = guarded_new(image_bytes), packed_memory = guarded_new(packed_bytes);
+  int8_t *image = guarded_last(&image_memory, image_bytes), *filters = malloc(c->out_channels * size);
+  int32_t *bias = random_below(seed, 4) ? malloc(c->out_channels * sizeof(int32_t)) : NULL;
+  int32_t *sums = malloc(sum_count * sizeof(int32_t));
+  uint8_t *patches = aligned_alloc(64, MAX_PIXELS * patch_bytes + LQC_INT8_OVERRUN);
+  void *packed = guarded_last(&packed_memory, packed_bytes);
+  uint32_t group = random_below(seed, c->groups);
+  inside in[MAX_PIXELS];
+  for (size_t i = 0; i < c->out_channels * size; ++i) {
+    filters[i] = random_int8(seed, c->extreme);
+  }
+  for (uint32_t i = 0; bias && i < c->out_channels; ++i) {
+    bias[i] = (int32_t)random_below(seed, 2000000) - 1000000;
+  }
+  for (size_t i = 0; i < image_bytes; ++i) {
+    image[i] = random_int8(seed, c->extreme);
+  }
+  for (size_t i = 0; i < sum_count; ++i) {
+    sums[i] = GUARD;
+  }
+  memset(patches, 0x77, MAX_PIXELS * patch_bytes); /* what lies behind a patch must not matter */
+  lqc_int8_pack(kernel, packed, filters, bias, c->out_channels, size);
+  for (uint32_t p = 0; p < c->pixels; ++p) {
+    uint8_t *patch = patches + p * patch_bytes;
+    in[p] = random_inside(c, seed);
+    memset(patch, kernel->offset, size * kernel->element_bytes);
+    gather(kernel, c, image, &in[p], group, patch);
+  }
+  const lqc_int8_tile tile = {.patches = patches,
+                              .patch_bytes = patch_bytes,
+                              .pixels = c->pixels,
+                              .out_channels = c->out_channels,
+                              .weights = packed,
+                              .size = size,
+                              .sums = sums,
+                              .sums_stride = stride};
+  kernel->accumulate(&tile);
+  for (uint32_t p = 0; p < MAX_PIXELS; ++p) {
+    for (uint32_t channel = 0; channel < stride; ++channel) {
+      int32_t expected = GUARD;
+      if (p < c->pixels && channel < c->out_channels) {
+        expected = bias ? bias[channel] : 0;
+        for (uint32_t i = in[p].first_row; i < in[p].end_row; ++i) {
+          for (uint32_t j = in[p].first_column; j < in[p].end_column; ++j) {
+            for (uint32_t k = 0; k < c->depth; ++k) {
+              int32_t x = image[((size_t)i * c->image_w + j) * pixel + (size_t)group * c->depth + k];
+              expected += x * filters[channel * size + ((size_t)i * c->kernel_w + j) * c->depth + k];
+            }
+          }
+        }
+      }
+      if (sums[p * stride + channel] != expected) {
+        FAIL("%s: " CASE_FORMAT ": pixel %u channel %u is %d, not %d", kernel->name, CASE_VALUES(c), p, channel,
+             sums[p * stride + channel], expected);
+      }
+    }
+  }
+  free(filters);
+  free(bias);
+  free(sums);
+  free(patches);
+  guarded_free(&image_memory);
+  guarded_free(&packed_memory);
+}
+
+static void check_random(const lqc_int8_kernel *kernel, uint64_t *seed) {
+  static const uint32_t kernels[] = {1, 1, 2, 3, 5, 7}, depths[] = {1, 2, 3, 4, 5, 8, 16, 31, 64, 65, 130};
+  int8_case c = {.kernel_h = kernels[random_below(seed, 6)],
+                 .kernel_w = kernels[random_below(seed, 6)],
+                 .depth = depths[random_below(seed, 11)],
+                 .out_channels = 1 + random_below(seed, random_below(seed, 4) ? 40 : 200),
+                 .pixels = 1 + random_below(seed, MAX_PIXELS),
+                 .groups = 1 + (random_below(seed, 3) == 0),
+                 .extreme = random_below(seed, 3) == 0};
+  c.image_w = c.kernel_w + random_below(seed, 3);
+  check(kernel, &c, seed);
+}
+
+int main(void) {
+  uint64_t seed = 11;
+  const lqc_int8_kernel *kernel;
+  for (size_t n = 0; (kernel = lqc_int8_kernel_at(n)) != NULL; ++n) {
+    for (int i = 0; i < 300; ++i) {
+      check_random(kernel, &seed);
+    }
+    /* A classifier of many elements, all of one sign: the largest sums. */
+    const int8_case dense = {1, 1, 2048, 67, 1, 1, 1, 1};
+    check(kernel, &dense, &seed);
+  }
+  return 0;
+}
