@@ -42,6 +42,8 @@ typedef struct lqc_runner {
   void *shared_scratch;
 } lqc_runner;
 
+/* An output may lie exactly where an input does that reads_by_pixel() of plan.c names: then a thread must have read a
+ * pixel of that input before it writes the same pixel of any output, and read no other pixel of it afterwards. */
 typedef void (*lqc_run_op)(const lqc_node *node, const lqc_runner *runner);
 
 /* A prepared op. */

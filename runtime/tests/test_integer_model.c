@@ -29,7 +29,7 @@ BREAK(output_is_input, OP(m, BINARY)->outputs[1] = OP(m, BINARY)->inputs[1])
 BREAK(second_unwritten, OP(m, STEM)->inputs[1] = OP(m, DENSE)->outputs[0]; OP(m, STEM)->input_count = 2)
 BREAK(overlap_inputs, m->tensors[OP(m, BINARY)->outputs[0]].offset = m->tensors[OP(m, BINARY)->inputs[1]].offset)
 BREAK(overlap_operand, m->outputs[2] = m->outputs[--m->output_count];
-      OUTPUT(m, DEPTHWISE)->offset = OUTPUT(m, BINARY)->offset)
+      OUTPUT(m, DEPTHWISE)->offset = OUTPUT(m, BINARY)->offset + 64)
 BREAK(overlap_outputs, m->tensors[OP(m, STEM)->outputs[1]].offset = m->tensors[OP(m, STEM)->outputs[0]].offset)
 BREAK(epilogue_missing, OP(m, BINARY)->epilogue = LQC_CLIP)
 BREAK(epilogue_extra, OP(m, BINARY)->fixed_point.store_count = 0)
