@@ -76,7 +76,7 @@ def _describe_op(graph: ir.Graph, op: ir.Op) -> dict[str, Any]:
         "binary_macs": _macs(graph, op) if binary else 0,
         "int8_macs": _macs(graph, op) if isinstance(op, ir.Int8Conv2D) else 0,
         "float_macs": _macs(graph, op) if isinstance(op, ir.Conv2D) else 0,
-        "weight_bytes": sum(dtype.stored_bytes(array.shape) for dtype, array in constants),
+        "weight_bytes": sum(packing.constant_bytes(dtype, array.shape) for dtype, array in constants),
         "activation_bytes": sum(tensor.stored_bytes for tensor in graph.results(op)),
         "threshold_dtype": None if thresholds is None else thresholds.dtype.name,
         "constant_channels": _constant_channels(graph, op),

@@ -155,7 +155,7 @@ static const wrong_model wrong_models[] = {
     {"index of store's shift", store_shift_index, LQC_ERROR_MALFORMED, "shift is constant 99"},
     {"dtype of store's shift", store_shift_dtype, LQC_ERROR_MALFORMED, "wrong dtype int32"},
     {"dtype of store's thresholds", store_threshold_dtype, LQC_ERROR_MALFORMED, "wrong dtype int32"},
-    {"tail of store's invert", store_invert_tail, LQC_ERROR_MALFORMED, "above the last channel"},
+    {"tail of store's invert", store_invert_tail, LQC_ERROR_MALFORMED, "above the last one"},
     {"input of Int8Conv2D", int8_input, LQC_ERROR_UNSUPPORTED, "'image' is float32"},
     {"no weights", int8_weights_index, LQC_ERROR_MALFORMED, "weights is constant -1"},
     {"dtype of weights", int8_weights_dtype, LQC_ERROR_MALFORMED, "wrong dtype bit"},

@@ -63,7 +63,7 @@ BREAK(conv_nan, ((float *)(void *)m->constants[OP(m, 0)->weights].data)[5] = (fl
 BREAK(multiplier_infinity, memcpy(m->constants[OP(m, 2)->multiplier].data, "\0\0\x80\x7f", 4))
 BREAK(accumulator, OP(m, 4)->window.kernel_h = 4096; OP(m, 4)->window.kernel_w = 513)
 BREAK(threshold_nan, memset(m->constants[OP(m, 3)->thresholds].data, 0xff, 4))
-BREAK(weights_tail, m->constants[OP(m, 4)->weights].data[7] = 1)
+BREAK(weights_tail, m->constants[OP(m, 4)->weights].data[70 * 9 * 8 - 7] = 1)
 BREAK(invert_tail, m->constants[OP(m, 4)->invert].data[15] = 0x80)
 BREAK(groups_3, OP(m, 4)->groups = 3)
 BREAK(thresholds_missing, OP(m, 4)->thresholds = -1)
@@ -144,7 +144,7 @@ static const wrong_model wrong_models[] = {
     {"infinity in multiplier", multiplier_infinity, LQC_ERROR_MALFORMED, "infinity"},
     {"accumulator beyond float32", accumulator, LQC_ERROR_UNSUPPORTED, "accumulator beyond 16777216"},
     {"NaN in thresholds", threshold_nan, LQC_ERROR_MALFORMED, "NaN"},
-    {"tail of weights", weights_tail, LQC_ERROR_MALFORMED, "above the last channel"},
+    {"tail of weights", weights_tail, LQC_ERROR_MALFORMED, "weights (constant 6) has bits set above"},
     {"tail of invert", invert_tail, LQC_ERROR_MALFORMED, "invert"},
     {"3 groups", groups_3, LQC_ERROR_MALFORMED, "groups is 3"},
     {"no thresholds", thresholds_missing, LQC_ERROR_MALFORMED, "thresholds -1"},
