@@ -32,6 +32,7 @@ class ModelFile:
         arena_bytes: size of the arena.
         producer: what wrote the file.
         file_bytes: size of the file.
+        constant_bytes: data of its constants.
     """
 
     graph: ir.Graph
@@ -39,6 +40,7 @@ class ModelFile:
     arena_bytes: int
     producer: str
     file_bytes: int
+    constant_bytes: int
 
 
 def read(data: bytes) -> ir.Graph:
@@ -101,7 +103,8 @@ def _read(data: bytes) -> ModelFile:
     spec.check(graph, lowered=True)
     offsets = {name: table.Offset() for name, table in zip(names, tables, strict=True)}
     memory.check(graph, offsets, model.ArenaBytes())
-    return ModelFile(graph, offsets, model.ArenaBytes(), _text(model, _MODEL_PRODUCER), len(data))
+    constant_bytes = sum(constant.DataLength() for constant in constants)
+    return ModelFile(graph, offsets, model.ArenaBytes(), _text(model, _MODEL_PRODUCER), len(data), constant_bytes)
 
 
 def _count(table: Any, field: str) -> int:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from larq_clip.converter import codec, ir, memory, packing, reader, writer
 from larq_clip.converter.codec import Kind
-from larq_clip.converter.ir import Epilogue, image_shape
+from larq_clip.converter.ir import image_shape
+
+REPORT_VERSION = 1  # of the keys; README.md says what each means
 
 
 def describe(model: ir.Graph | bytes) -> dict[str, Any]:
     """A report on a lowered graph, or on the bytes of a model file.
 
     Returns:
-        ``name``, ``producer``, ``ops`` (a list, in order of execution), and totals: ``file_bytes``, ``weight_bytes``
-        (constants as stored), ``ideal_weight_bytes`` (1 bit a binary number, 4 bytes a float, without rounding up to
-        words), ``arena_bytes``, ``arena_lower_bound_bytes`` (the largest sum of tensors live at once),
-        ``binary_macs``, ``int8_macs`` and ``float_macs`` of one image. Of each op: ``name``, ``type``, ``inputs`` and
-        ``outputs`` (name, dtype, shape), ``epilogue``, ``clip_limit`` and ``step`` (binary convolutions),
-        ``fixed_point`` (steps of a fixed-point epilogue, then the types it stores), ``binary_macs``, ``int8_macs``,
-        ``float_macs``, ``weight_bytes``, ``threshold_dtype``, and ``constant_channels``, the share of channels whose
-        sign is the same for every input. What does not apply is None.
+        What `larq-clip inspect --json` prints, without what only running the file tells; the converter's README.md
+        says what each key means.
 
     Raises:
         larq_clip.ModelFileError: for bytes that are not a model file.
@@ -32,17 +28,22 @@ def describe(model: ir.Graph | bytes) -> dict[str, Any]:
     file = reader.read_model(data)
     graph = file.graph
     ops = [_describe_op(graph, op) for op in graph.ops]
+    ideal = sum(_ideal_bytes(op) for op in graph.ops)
+    lower_bound = memory.plan(graph).lower_bound
     return {
+        "report_version": REPORT_VERSION,
         "name": graph.name,
         "producer": file.producer,
         "inputs": [_tensor(graph.tensors[name]) for name in graph.inputs],
         "outputs": [_tensor(graph.tensors[name]) for name in graph.outputs],
         "ops": ops,
         "file_bytes": file.file_bytes,
-        "weight_bytes": sum(op["weight_bytes"] for op in ops),
-        "ideal_weight_bytes": sum(_ideal_bytes(op) for op in graph.ops),
+        "weight_bytes": file.constant_bytes,
+        "ideal_weight_bytes": ideal,
+        "size_ratio": file.file_bytes / ideal if ideal else None,
         "arena_bytes": file.arena_bytes,
-        "arena_lower_bound_bytes": memory.plan(graph).lower_bound,
+        "arena_lower_bound_bytes": lower_bound,
+        "arena_ratio": file.arena_bytes / lower_bound,
         "binary_macs": sum(op["binary_macs"] for op in ops),
         "int8_macs": sum(op["int8_macs"] for op in ops),
         "float_macs": sum(op["float_macs"] for op in ops),
@@ -50,7 +51,13 @@ def describe(model: ir.Graph | bytes) -> dict[str, Any]:
 
 
 def _tensor(tensor: ir.Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype.name.lower(), "shape": list(tensor.shape)}
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype.name.lower(),
+        "shape": list(tensor.shape),
+        "fraction_bits": list(tensor.fraction_bits),
+        "bytes": tensor.stored_bytes,
+    }
 
 
 def _describe_op(graph: ir.Graph, op: ir.Op) -> dict[str, Any]:
@@ -69,7 +76,8 @@ def _describe_op(graph: ir.Graph, op: ir.Op) -> dict[str, Any]:
         "binary_macs": _macs(graph, op) if binary else 0,
         "int8_macs": _macs(graph, op) if isinstance(op, ir.Int8Conv2D) else 0,
         "float_macs": _macs(graph, op) if isinstance(op, ir.Conv2D) else 0,
-        "weight_bytes": sum(dtype.stored_bytes(array.shape) for dtype, array in constants),
+        "weight_bytes": sum(packing.constant_bytes(dtype, array.shape) for dtype, array in constants),
+        "activation_bytes": sum(tensor.stored_bytes for tensor in graph.results(op)),
         "threshold_dtype": None if thresholds is None else thresholds.dtype.name,
         "constant_channels": _constant_channels(graph, op),
     }
@@ -111,13 +119,43 @@ def _macs(graph: ir.Graph, op: ir.Op | Any) -> int:
 
 
 def _constant_channels(graph: ir.Graph, op: ir.Op) -> float | None:
-    """Share of the thresholds that no value, or every value, is above."""
-    if isinstance(op, ir.BinaryConv2D) and op.epilogue is Epilogue.THRESHOLD and op.thresholds is not None:
-        limit = op.clip_limit or op.k
-        return float(np.mean((op.thresholds < -limit) | (op.thresholds >= limit)))
-    if isinstance(op, ir.Bitpack) and op.thresholds is not None:
-        if graph.source(op).dtype is ir.DType.FLOAT32:
-            return float(np.mean(np.isinf(op.thresholds)))
-        info = np.iinfo(op.thresholds.dtype)
-        return float(np.mean((op.thresholds == info.min) | (op.thresholds == info.max)))
-    return None
+    """Share of an op's signs that are the same for every input: no value, or every value, is above the threshold."""
+    same = [constant for bounds in signs(graph, op) for constant in bounds.is_constant]
+    return float(np.mean(same)) if same else None
+
+
+class Signs(NamedTuple):
+    """Thresholds of one tensor of bits, ``(channels,)``, and the range of what is compared with them: its lowest value
+    and its highest, by channel."""
+
+    thresholds: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def is_constant(self) -> np.ndarray:
+        """Of each channel, whether its sign is the same for every input."""
+        return (self.thresholds < self.low) | (self.thresholds >= self.high)
+
+
+def signs(graph: ir.Graph, op: ir.Op) -> list[Signs]:
+    """The thresholds of an op, one item for each tensor of bits that it makes with them."""
+    steps: ir.FixedPoint | None = getattr(op, "fixed_point", None)
+    if steps is not None:
+        integers = {name: ir.Range.of_type(graph.tensors[name]) for name in op.inputs}
+        reached = steps.ranges(ir.start(graph, op, integers), [integers[name] for name in op.inputs])
+        return [Signs(s.thresholds, *reached) for s in steps.stores if s.thresholds is not None]
+    thresholds = getattr(op, "thresholds", None)
+    if thresholds is None:
+        return []
+    low: float
+    high: float
+    if isinstance(op, ir.BinaryConv2D):
+        high = op.clip_limit or op.k
+        low = -high
+    elif thresholds.dtype == np.float32:  # compared with finite numbers by >=, so that only infinities are out of reach
+        low, high = float(np.finfo(np.float32).min), np.inf
+    else:  # stored integers are clipped to both sides alike
+        high = np.iinfo(thresholds.dtype).max
+        low = -high
+    return [Signs(thresholds, *(np.broadcast_to(end, thresholds.shape) for end in (low, high)))]

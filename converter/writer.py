@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flatbuffers
@@ -10,7 +11,7 @@ import numpy as np
 import larq_clip
 from larq_clip.converter import codec, ir, memory, spec
 from larq_clip.converter.codec import Kind
-from larq_clip.converter.packing import constant_dtype, pack_constant
+from larq_clip.converter.packing import constant_bytes, constant_dtype, pack_constant
 from larq_clip.converter.schema import larq_clip_generated as schema
 from larq_clip.errors import ConversionError
 
@@ -34,13 +35,15 @@ def producer() -> str:
 
 
 class _Writer:
-    """One use: tables are created from the inside out, as FlatBuffers wants it."""
+    """One use: tables are created from the inside out, as FlatBuffers wants it. What is the same is written once:
+    constants, names, and vectors of numbers."""
 
     def __init__(self, graph: ir.Graph):
         self._graph = graph
         self._builder = flatbuffers.Builder(1 << 16)
         self._index = {name: i for i, name in enumerate(graph.tensors)}
         self._constants: list[int] = []
+        self._written: dict[tuple, int] = {}  # offset, or a constant's index, by what it holds
 
     def model(self) -> bytes:
         graph, b = self._graph, self._builder
@@ -48,9 +51,10 @@ class _Writer:
         plan = memory.plan(graph)
         tensors = self._offsets([self._tensor(t, plan.offsets[t.name]) for t in graph.tensors.values()])
         ops = self._offsets([self._op(op) for op in graph.ops])
+        self._check_count("constants", len(self._constants))
         constants = self._offsets(self._constants)
         inputs, outputs = self._tensor_indices(graph.inputs), self._tensor_indices(graph.outputs)
-        made_by, name = b.CreateString(producer()), b.CreateString(graph.name)
+        made_by, name = self._string(producer()), self._string(graph.name)
         schema.ModelStart(b)
         schema.ModelAddVersion(b, codec.FORMAT_VERSION)
         schema.ModelAddProducer(b, made_by)
@@ -66,22 +70,34 @@ class _Writer:
 
     def _check_limits(self) -> None:
         graph = self._graph
-        arrays = [(op, field, array) for op in graph.ops for field, array in codec.constants_of(op)]
-        for what, number in (("tensors", len(graph.tensors)), ("constants", len(arrays)), ("ops", len(graph.ops))):
-            if number > codec.MAX_ITEMS:
-                raise ConversionError(
-                    f"model {graph.name!r} has {number} {what}; a model file holds at most {codec.MAX_ITEMS}. "
-                    "Convert it in parts"
-                )
-        size = sum(constant_dtype(a, bits=f.kind is Kind.BITS).stored_bytes(a.shape) for _, f, a in arrays)
+        self._check_count("tensors", len(graph.tensors))
+        self._check_count("ops", len(graph.ops))
+        arrays = [(field, array) for op in graph.ops for field, array in codec.constants_of(op)]
+        size = sum(constant_bytes(constant_dtype(a, bits=f.kind is Kind.BITS), a.shape) for f, a in arrays)
         if size > codec.MAX_BYTES // 2:  # the builder doubles its buffer
             raise ConversionError(
                 f"model {graph.name!r} has {size} bytes of weights; a model file holds at most {codec.MAX_BYTES // 2}. "
                 "Convert it in parts"
             )
 
+    def _check_count(self, what: str, number: int) -> None:
+        if number > codec.MAX_ITEMS:
+            raise ConversionError(
+                f"model {self._graph.name!r} has {number} {what}; a model file holds at most {codec.MAX_ITEMS}. "
+                "Convert it in parts"
+            )
+
+    def _once(self, key: tuple, write: Callable[[], int]) -> int:
+        if key not in self._written:
+            self._written[key] = write()
+        return self._written[key]
+
     def _numbers(self, numbers: tuple[int, ...] | list[int], dtype: str) -> int:
-        return self._builder.CreateNumpyVector(np.asarray(numbers, dtype))
+        array = np.asarray(numbers, dtype)
+        return self._once((dtype, array.tobytes()), lambda: self._builder.CreateNumpyVector(array))
+
+    def _string(self, text: str) -> int:
+        return self._once(("text", text), lambda: self._builder.CreateString(text))
 
     def _tensor_indices(self, names: tuple[str, ...]) -> int:
         return self._numbers([self._index[name] for name in names], "<u4")
@@ -95,7 +111,7 @@ class _Writer:
 
     def _tensor(self, tensor: ir.Tensor, offset: int) -> int:
         b = self._builder
-        name, shape = b.CreateString(tensor.name), self._numbers(tensor.shape, "<u4")
+        name, shape = self._string(tensor.name), self._numbers(tensor.shape, "<u4")
         fraction_bits = self._numbers(tensor.fraction_bits, "<i1") if tensor.fraction_bits else None
         schema.TensorStart(b)
         schema.TensorAddName(b, name)
@@ -107,7 +123,12 @@ class _Writer:
         return schema.TensorEnd(b)
 
     def _constant(self, array: np.ndarray, dtype: ir.DType) -> int:
-        b, data = self._builder, pack_constant(array, dtype)
+        """The index of a constant."""
+        data = pack_constant(array, dtype)
+        return self._once((dtype, array.shape, data), lambda: self._new_constant(array, dtype, data))
+
+    def _new_constant(self, array: np.ndarray, dtype: ir.DType, data: bytes) -> int:
+        b = self._builder
         shape = self._numbers(array.shape, "<u4")
         b.StartVector(1, len(data), CONSTANT_ALIGNMENT)
         b.head -= len(data)
@@ -123,7 +144,7 @@ class _Writer:
     def _op(self, op: ir.Op) -> int:
         b = self._builder
         params = self._params(op)
-        name = b.CreateString(op.name)
+        name = self._string(op.name)
         inputs, outputs = self._tensor_indices(op.inputs), self._tensor_indices(op.outputs)
         schema.OpStart(b)
         schema.OpAddName(b, name)

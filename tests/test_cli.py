@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 from support import IMAGE, dyadic_images, program, run_program, small_vgg
+
+import larq_clip.converter
 
 PROGRAMS = ["larq-clip run", "larq-clip-run"]
 
@@ -217,3 +221,39 @@ def test_inspect(files):
     assert all(op["kernel"] for op in report["ops"])
     assert report["file_bytes"] == (files / "model.lcb").stat().st_size
     assert report["arena_bytes"] >= report["arena_lower_bound_bytes"] > 0
+    for ratio, bytes_key, least_key in (
+        ("size_ratio", "file_bytes", "ideal_weight_bytes"),
+        ("arena_ratio", "arena_bytes", "arena_lower_bound_bytes"),
+    ):
+        assert report[ratio] == report[bytes_key] / report[least_key] >= 1
+        assert f"{report[bytes_key]:,} bytes, {report[ratio]:.3f} times the {report[least_key]:,} " in text.stdout
+
+
+def test_keys_of_inspect_are_those_that_are_documented(files):
+    """Pins the keys: one that goes or comes needs another line here, in README.md and, if it goes, another version."""
+    report = json.loads(run_program([*program("larq-clip"), "inspect", "model.lcb", "--json"], cwd=files).stdout)
+    tensor = {"name", "dtype", "shape", "fraction_bits", "bytes"}
+    op = {"name", "type", "kernel", "inputs", "outputs", "epilogue", "clip_limit", "step", "fixed_point"}
+    op |= {"binary_macs", "int8_macs", "float_macs", "weight_bytes", "activation_bytes"}
+    op |= {"threshold_dtype", "constant_channels"}
+    top = {"report_version", "file", "name", "producer", "inputs", "outputs", "ops", "isa", "session_bytes"}
+    top |= {"file_bytes", "weight_bytes", "ideal_weight_bytes", "size_ratio"}
+    top |= {"arena_bytes", "arena_lower_bound_bytes", "arena_ratio", "binary_macs", "int8_macs", "float_macs"}
+    assert report["report_version"] == 1 and set(report) == top
+    assert all(set(found) == op for found in report["ops"])
+    tensors = [*report["inputs"], *report["outputs"]]
+    tensors += [t for found in report["ops"] for t in (*found["inputs"], *found["outputs"])]
+    assert all(set(found) == tensor for found in tensors)
+    readme = Path(larq_clip.converter.__file__).with_name("README.md").read_text(encoding="utf-8")
+    section = readme.split("## `larq-clip inspect --json`")[1].split("\n## ")[0]
+    tables = section.split("|---|---|")[1:]
+    documented = [
+        {
+            key
+            for line in table.splitlines()
+            if line.startswith("| `")
+            for key in re.findall("`(.*?)`", line.split("|")[1])
+        }
+        for table in tables
+    ]
+    assert documented == [top, op, tensor]

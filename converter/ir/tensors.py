@@ -29,7 +29,7 @@ class DType(enum.IntEnum):
         return np.dtype(("u1", "<i1", "<i2", "<i4", "<f4", "<i8")[self])
 
     def stored_bytes(self, shape: Shape) -> int:
-        """Bytes of a tensor of this type in the arena or the file; the last axis of bits is packed into words."""
+        """Bytes of a tensor of this type in the arena; the last axis of bits is packed into words."""
         if self is DType.BIT:
             return count(shape[:-1]) * packed_words(shape[-1]) * 8
         return count(shape) * self.numpy.itemsize

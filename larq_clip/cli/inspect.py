@@ -12,7 +12,10 @@ from larq_clip.errors import ModelFileError
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """`larq_clip.converter.report.describe`, and of each op the kernel that executes it on this machine."""
+    """`larq_clip.converter.report.describe`, and of each op the kernel that executes it on this machine.
+
+    The keys are stable and listed in the converter's README.md.
+    """
     from larq_clip.converter import report
     from larq_clip.interpreter import Interpreter
 
@@ -61,9 +64,17 @@ def _details(op: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
+def _compared(description: dict[str, Any], bytes_key: str, least_key: str, ratio_key: str, words: str) -> str:
+    """Bytes, and how they compare with the least that they could be."""
+    text = f"{description[bytes_key]:,} bytes"
+    if description[ratio_key] is None:
+        return text
+    return f"{text}, {description[ratio_key]:.3f} times the {description[least_key]:,} {words}"
+
+
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; the keys are stable.")
 def inspect(model: Path, as_json: bool) -> None:
     """Show the layers of MODEL (.lcb): kernels, types, multiply-accumulates, bytes."""
     description = describe_file(model)
@@ -90,11 +101,11 @@ def inspect(model: Path, as_json: bool) -> None:
         ("input", _tensors(description["inputs"])),
         ("output", _tensors(description["outputs"])),
         ("multiply-accumulates", _macs(description)),
-        ("file", f"{description['file_bytes']:,} bytes"),
-        ("weights", f"{description['weight_bytes']:,} bytes, {description['ideal_weight_bytes']:,} without padding"),
+        ("file", _compared(description, "file_bytes", "ideal_weight_bytes", "size_ratio", "of weights, unpadded")),
+        ("weights", f"{description['weight_bytes']:,} bytes"),
         (
             "activation arena",
-            f"{description['arena_bytes']:,} bytes, at least {description['arena_lower_bound_bytes']:,} live at once",
+            _compared(description, "arena_bytes", "arena_lower_bound_bytes", "arena_ratio", "live at once"),
         ),
         ("session", f"{description['session_bytes']:,} bytes with one thread ({description['isa']})"),
     ):

@@ -27,8 +27,23 @@ size_t lqc_array_bytes(lqc_dtype dtype, const uint32_t *shape, uint32_t rank) {
   return bytes;
 }
 
-/* Reads a dtype and a shape of at most max_rank axes, and the bytes they take. */
+/* Bytes of a constant: unlike those of a tensor, its bits have no gaps. */
+static size_t constant_bytes(lqc_dtype dtype, const uint32_t *shape, uint32_t rank) {
+  size_t bits = 1;
+  if (dtype != LQC_BIT) {
+    return lqc_array_bytes(dtype, shape, rank);
+  }
+  for (uint32_t i = 0; i < rank; ++i) {
+    if (!lqc_multiply_size(bits, shape[i], &bits) || bits > PTRDIFF_MAX) {
+      return 0;
+    }
+  }
+  return (bits + 63) / 64 * 8;
+}
+
+/* Reads a dtype and a shape of at most max_rank axes, and the bytes that `bytes_of` says they take. */
 static lqc_status read_array(const lqc_table *t, lqc_field dtype_field, lqc_field shape_field, uint32_t max_rank,
+                             size_t (*bytes_of)(lqc_dtype dtype, const uint32_t *shape, uint32_t rank),
                              lqc_dtype *dtype, uint32_t *rank, uint32_t *shape, size_t *bytes) {
   uint8_t code = 0;
   lqc_vector dimensions;
@@ -51,7 +66,7 @@ static lqc_status read_array(const lqc_table *t, lqc_field dtype_field, lqc_fiel
                       t->type, t->index, shape[i], LQC_MAX_DIMENSION);
     }
   }
-  *bytes = lqc_array_bytes(*dtype, shape, *rank);
+  *bytes = bytes_of(*dtype, shape, *rank);
   if (*bytes == 0) {
     return lqc_fail(t->error, LQC_ERROR_UNSUPPORTED, "the shape of %s %u takes more bytes than can be addressed",
                     t->type, t->index);
@@ -67,8 +82,8 @@ lqc_status lqc_read_tensor(const lqc_model_view *view, uint32_t index, lqc_tenso
   *tensor = (lqc_tensor){.index = index};
   LQC_TRY(lqc_vector_table(view->buffer, &view->tensors, index, "Tensor", &t, error));
   LQC_TRY(lqc_table_string(&t, name, true, &tensor->info.name));
-  LQC_TRY(read_array(&t, dtype, shape, LQC_MAX_RANK, &tensor->info.dtype, &tensor->info.rank, tensor->info.shape,
-                     &tensor->info.bytes));
+  LQC_TRY(read_array(&t, dtype, shape, LQC_MAX_RANK, lqc_array_bytes, &tensor->info.dtype, &tensor->info.rank,
+                     tensor->info.shape, &tensor->info.bytes));
   if (tensor->info.dtype == LQC_INT64) {
     return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "tensor '%s' is int64; only constants may be", tensor->info.name);
   }
@@ -108,8 +123,8 @@ lqc_status lqc_read_constant(const lqc_model_view *view, uint32_t index, lqc_con
   lqc_vector bytes;
   *constant = (lqc_constant){.index = index};
   LQC_TRY(lqc_vector_table(view->buffer, &view->constants, index, "Constant", &t, error));
-  LQC_TRY(read_array(&t, dtype, shape, LQC_MAX_CONSTANT_RANK, &constant->dtype, &constant->rank, constant->shape,
-                     &constant->bytes));
+  LQC_TRY(read_array(&t, dtype, shape, LQC_MAX_CONSTANT_RANK, constant_bytes, &constant->dtype, &constant->rank,
+                     constant->shape, &constant->bytes));
   LQC_TRY(lqc_table_vector(&t, data, 1, true, &bytes));
   if (bytes.count != constant->bytes) {
     return lqc_fail(error, LQC_ERROR_MALFORMED, "Constant %u has %u bytes of data; its shape and dtype take %zu", index,

@@ -128,7 +128,7 @@ lqc_status lqc_read_op(const lqc_model_view *view, uint32_t index, lqc_op *op, l
 const char *lqc_op_kind_name(lqc_op_kind kind);
 const char *lqc_dtype_name(lqc_dtype dtype);
 
-/* Bytes of a dense array; 0 where they are more than this machine can address. */
+/* Bytes of a tensor, the last axis of bits in words; 0 where they are more than this machine can address. */
 size_t lqc_array_bytes(lqc_dtype dtype, const uint32_t *shape, uint32_t rank);
 
 /* 64-bit words of one pixel of `channels` bits. */

@@ -120,18 +120,12 @@ static bool has_bad_float(const lqc_constant *constant, bool infinities) {
 }
 
 static bool has_tail_bits(const lqc_constant *constant) {
-  uint32_t channels = constant->shape[constant->rank - 1];
-  size_t words = lqc_words(channels);
-  if (channels % 64 == 0) {
-    return false;
+  uint32_t used = 1; /* bits of the last word */
+  for (uint32_t i = 0; i < constant->rank; ++i) {
+    used = used * (constant->shape[i] % 64) % 64;
   }
-  const uint64_t *data = constant->data;
-  for (size_t i = words - 1; i < constant->bytes / 8; i += words) {
-    if (data[i] >> (channels % 64)) {
-      return true;
-    }
-  }
-  return false;
+  const uint64_t *words = constant->data;
+  return used != 0 && words[constant->bytes / 8 - 1] >> used != 0;
 }
 
 lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, const char *field, int32_t index,
@@ -162,7 +156,7 @@ lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, con
     return fail_constant(prepare, op, field, constant, infinities ? "holds a NaN" : "holds a NaN or an infinity");
   }
   if (constant->dtype == LQC_BIT && has_tail_bits(constant)) {
-    return fail_constant(prepare, op, field, constant, "has bits set above the last channel");
+    return fail_constant(prepare, op, field, constant, "has bits set above the last one");
   }
   return LQC_OK;
 }
@@ -187,6 +181,17 @@ void lqc_need_thread_scratch(lqc_prepare *prepare, size_t bytes) {
   if (bytes > prepare->thread_scratch) {
     prepare->thread_scratch = bytes;
   }
+}
+
+void *lqc_take_scratch(lqc_prepare *prepare, size_t bytes) {
+  size_t aligned;
+  if (!lqc_align_size(bytes, LQC_ALIGNMENT, &aligned)) {
+    aligned = PTRDIFF_MAX; /* refused when the session's memory is added up */
+  }
+  if (aligned > prepare->scratch) {
+    prepare->scratch = aligned;
+  }
+  return prepare->end ? prepare->end - aligned : NULL;
 }
 
 lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes) {

@@ -28,6 +28,8 @@ typedef struct lqc_prepare {
   lqc_bump *bump;
   size_t thread_scratch; /* bytes, the largest that any op needs for each thread */
   size_t shared_scratch; /* bytes, the same for all threads together */
+  size_t scratch;        /* bytes, the most that preparing an op takes for itself */
+  uint8_t *end;          /* of the session's memory; NULL while counting */
   uint64_t *work_left;   /* see lqc_spend_work() */
 } lqc_prepare;
 
@@ -42,6 +44,8 @@ typedef struct lqc_runner {
   void *shared_scratch;
 } lqc_runner;
 
+/* An output may lie exactly where an input does that reads_by_pixel() of plan.c names: then a thread must have read a
+ * pixel of that input before it writes the same pixel of any output, and read no other pixel of it afterwards. */
 typedef void (*lqc_run_op)(const lqc_node *node, const lqc_runner *runner);
 
 /* A prepared op. */
@@ -102,7 +106,7 @@ lqc_status lqc_expect_pool_window(const lqc_prepare *prepare, const lqc_op *op, 
                                   const lqc_tensor *output);
 
 /* Reads constant `index` of `field` and checks dtype and shape. Float constants must not hold NaN, and unless
- * `infinities`, no infinity. Bits above the last channel must be 0. With index LQC_NO_CONSTANT constant->data is NULL.
+ * `infinities`, no infinity. Bits above the last one must be 0. With index LQC_NO_CONSTANT constant->data is NULL.
  */
 lqc_status lqc_expect_constant(const lqc_prepare *prepare, const lqc_op *op, const char *field, int32_t index,
                                unsigned mask, const uint32_t *shape, uint32_t rank, bool infinities,
@@ -114,6 +118,10 @@ lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, ui
 
 /* Sees to it that each thread has that much scratch memory while the op runs. */
 void lqc_need_thread_scratch(lqc_prepare *prepare, size_t bytes);
+
+/* Memory for preparing this op, which preparing the next one overwrites; each call gives the same place. NULL while
+ * counting. Aligned to LQC_ALIGNMENT. */
+void *lqc_take_scratch(lqc_prepare *prepare, size_t bytes);
 
 /* Takes memory for `state` and copies it there. */
 lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes);

@@ -141,6 +141,28 @@ static lqc_status prepare_epilogue(lqc_prepare *prepare, const lqc_op *op, const
   return lqc_pad_floats(prepare, &constants->offset, s->params.channels, &s->params.offset);
 }
 
+/* Bits of the file without gaps: every tap gets words of its own, as in an image. */
+static lqc_status expand_filters(lqc_prepare *prepare, const lqc_op *op, const lqc_constant *weights,
+                                 const lqc_bconv_state *s, const uint64_t **filters) {
+  size_t words = lqc_words(s->group_inputs), taps, count, bytes;
+  *filters = weights->data;
+  if (s->group_inputs % 64 == 0) {
+    return LQC_OK; /* as they are */
+  }
+  if (!lqc_multiply_size(weights->shape[0], (size_t)weights->shape[1] * weights->shape[2], &taps) ||
+      !lqc_multiply_size(taps, words, &count) || !lqc_multiply_size(count, sizeof(uint64_t), &bytes)) {
+    return FAIL(prepare, op, LQC_ERROR_UNSUPPORTED, "%u filters of %u bits are more than this machine can address",
+                weights->shape[0], s->params.k);
+  }
+  LQC_TRY(lqc_spend_work(prepare, op, count));
+  uint64_t *expanded = lqc_take_scratch(prepare, bytes);
+  for (size_t t = 0, bit = 0; expanded && t < taps; ++t, bit += s->group_inputs) {
+    lqc_copy_bits(expanded + t * words, *filters + bit / 64, bit % 64, s->group_inputs);
+  }
+  *filters = expanded;
+  return LQC_OK;
+}
+
 static lqc_status prepare_weights(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters, lqc_bconv_state *s) {
   void *memory = NULL;
   s->packed_bytes = s->kernel->packed_bytes(s->group_outputs, s->filter_words);
@@ -331,7 +353,7 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   s.sum_bytes = s.kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
   s.sums_stride = round_to_sums(s.group_outputs);
   s.joined_stride = round_to_sums(output->channels);
-  /* K <= 2^24 bounds the taps, and the constant with these words is in the file: no overflow. */
+  /* K <= 2^24 bounds the taps, and so the words: no overflow. */
   s.filter_words = op->window.kernel_h * op->window.kernel_w * lqc_words(s.group_inputs);
   s.gathers = op->groups > 1 && s.group_inputs % 64 != 0;
   s.input_pixel_words = lqc_words(s.gathers ? s.group_inputs : s.in_channels);
@@ -341,8 +363,10 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   if (op->epilogue == LQC_FIXED_POINT) {
     LQC_TRY(lqc_prepare_bconv_fixed(prepare, op, input, output, &s));
   }
-  LQC_TRY(prepare_weights(prepare, op, constants.weights.data, &s));
-  LQC_TRY(prepare_regions(prepare, op, constants.weights.data, &s));
+  const uint64_t *filters;
+  LQC_TRY(expand_filters(prepare, op, &constants.weights, &s, &filters));
+  LQC_TRY(prepare_weights(prepare, op, filters, &s));
+  LQC_TRY(prepare_regions(prepare, op, filters, &s));
   LQC_TRY(prepare_scratch(prepare, op, &s));
   node->kernel = s.kernel->name;
   node->binary_macs = lqc_count_macs(&op->window, output, s.group_inputs);

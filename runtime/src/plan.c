@@ -5,16 +5,67 @@
 
 _Static_assert(LQC_MAX_ITEMS + 1 < NEVER, "times must fit 16 bits");
 
-/* On the stack: 12 KiB. */
+#define NO_TENSOR UINT16_MAX
+
+_Static_assert(LQC_MAX_ITEMS <= NO_TENSOR, "indices must fit 16 bits");
+
+/* On the stack: 16 KiB. */
 typedef struct lifetimes {
   uint16_t written[LQC_MAX_ITEMS];
   uint16_t last_read[LQC_MAX_ITEMS]; /* `written` where nothing reads it */
   uint16_t shared[LQC_MAX_ITEMS];    /* first tensor of the chain of Reshapes that it shares its place with */
+  uint16_t replaced[LQC_MAX_ITEMS];  /* input that the op which writes it may overwrite with it, or NO_TENSOR */
 } lifetimes;
 
 static const char *tensor_name(const lqc_model_view *view, uint32_t tensor) {
   lqc_tensor found;
   return lqc_read_tensor(view, tensor, &found, NULL) == LQC_OK ? found.info.name : "?";
+}
+
+/* Whether the op reads of input `place`, for a pixel of its outputs, that very pixel alone, before it writes it. What
+ * an op's file does must agree with this table; so must memory.py of the converter. */
+static bool reads_by_pixel(const lqc_op *op, uint32_t place) {
+  switch (op->kind) {
+  case LQC_OP_AFFINE:
+  case LQC_OP_SOFTMAX:
+  case LQC_OP_ELEMENTWISE:
+    return true;
+  case LQC_OP_BINARY_CONV_2D:
+  case LQC_OP_INT8_CONV_2D:
+    return place > 0; /* an operand; the first is the image */
+  default:
+    return false;
+  }
+}
+
+/* Whether an op may write `output` where `input` lies. A pixel then takes the bytes of the same pixel, whichever thread
+ * writes it. */
+static bool may_replace(const lqc_op *op, const lqc_tensor *input, const lqc_tensor *output) {
+  if (input->offset != output->offset || input->info.dtype != output->info.dtype || input->height != output->height ||
+      input->width != output->width || input->channels != output->channels) {
+    return false;
+  }
+  for (uint32_t i = 0; i < op->input_count; ++i) {
+    if (op->inputs[i] == input->index && !reads_by_pixel(op, i)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/* Finds the input that each output of an op replaces. */
+static lqc_status find_replaced(const lqc_model_view *view, const lqc_op *op, lifetimes *times, lqc_error *error) {
+  for (uint32_t o = 0; o < op->output_count; ++o) {
+    lqc_tensor input, output;
+    LQC_TRY(lqc_read_tensor(view, op->outputs[o], &output, error));
+    for (uint32_t i = 0; i < op->input_count; ++i) {
+      LQC_TRY(lqc_read_tensor(view, op->inputs[i], &input, error));
+      if (may_replace(op, &input, &output)) {
+        times->replaced[op->outputs[o]] = (uint16_t)op->inputs[i];
+      }
+    }
+  }
+  return LQC_OK;
 }
 
 static lqc_status follow_op(const lqc_model_view *view, const lqc_op *op, lifetimes *times, lqc_error *error) {
@@ -36,8 +87,9 @@ static lqc_status follow_op(const lqc_model_view *view, const lqc_op *op, lifeti
                                         : "an earlier op has written");
     }
     *written = now;
-    times->last_read[op->outputs[i]] = now; /* so no output shares memory with an input or another output */
+    times->last_read[op->outputs[i]] = now; /* so no output shares memory with another output */
   }
+  LQC_TRY(find_replaced(view, op, times, error));
   if (op->kind == LQC_OP_RESHAPE) {
     lqc_tensor input, output;
     LQC_TRY(lqc_read_tensor(view, op->inputs[0], &input, error));
@@ -53,6 +105,7 @@ static lqc_status find_lifetimes(const lqc_model_view *view, lifetimes *times, l
   for (uint32_t t = 0; t < view->tensors.count; ++t) {
     times->written[t] = NEVER;
     times->shared[t] = (uint16_t)t;
+    times->replaced[t] = NO_TENSOR;
   }
   for (uint32_t i = 0; i < view->inputs.count; ++i) {
     uint32_t tensor = lqc_vector_u32(&view->inputs, i);
@@ -76,6 +129,17 @@ static lqc_status find_lifetimes(const lqc_model_view *view, lifetimes *times, l
   return LQC_OK;
 }
 
+/* Whether both hold values at some time, which forbids them to share memory. */
+static bool meet(const lifetimes *times, uint32_t a, uint32_t b) {
+  if (times->written[a] > times->last_read[b] || times->written[b] > times->last_read[a] ||
+      times->shared[a] == times->shared[b]) {
+    return false;
+  }
+  /* What an op overwrites must not be needed after it, so its last reader is that op. */
+  return !(times->replaced[a] == b && times->last_read[b] == times->written[a]) &&
+         !(times->replaced[b] == a && times->last_read[a] == times->written[b]);
+}
+
 lqc_status lqc_check_plan(const lqc_model_view *view, lqc_error *error) {
   lifetimes times;
   LQC_TRY(find_lifetimes(view, &times, error));
@@ -83,8 +147,7 @@ lqc_status lqc_check_plan(const lqc_model_view *view, lqc_error *error) {
     lqc_tensor first, second;
     LQC_TRY(lqc_read_tensor(view, a, &first, error));
     for (uint32_t b = 0; b < a; ++b) {
-      if (times.written[a] > times.last_read[b] || times.written[b] > times.last_read[a] ||
-          times.shared[a] == times.shared[b]) {
+      if (!meet(&times, a, b)) {
         continue;
       }
       LQC_TRY(lqc_read_tensor(view, b, &second, error));

@@ -145,10 +145,11 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
   return LQC_OK;
 }
 
-/* Lays a session out in bump's memory, or, with bump->base NULL, only finds the bytes it takes. */
-static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_options *options,
+/* Lays a session out in bump's memory of `bytes`, or, with bump->base NULL, only finds the bytes it takes. */
+static lqc_status build(lqc_bump *bump, size_t bytes, const lqc_model_view *view, const lqc_options *options,
                         const lqc_kernels *kernels, lqc_session **built, lqc_error *error) {
-  void *session_memory = NULL, *places = NULL, *nodes = NULL, *pool = NULL, *thread_scratch = NULL, *shared = NULL;
+  void *session_memory = NULL, *places = NULL, *nodes = NULL, *pool = NULL, *thread_scratch = NULL, *shared = NULL,
+       *rest = NULL;
   LQC_TRY(lqc_bump_take(bump, 1, sizeof(lqc_session), &session_memory, error));
   LQC_TRY(lqc_bump_take(bump, view->tensors.count, sizeof(void *), &places, error));
   LQC_TRY(lqc_bump_take(bump, view->ops.count, sizeof(lqc_node), &nodes, error));
@@ -168,14 +169,19 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
                          .kernels = session ? &session->kernels : kernels,
                          .error = error,
                          .bump = bump,
+                         .end = bump->base ? bump->base + bytes : NULL,
                          .work_left = &work_left};
   LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
   LQC_TRY(prepare_ops(&prepare, places, nodes));
   if (!lqc_align_size(prepare.thread_scratch, LQC_ALIGNMENT, &prepare.thread_scratch)) {
     prepare.thread_scratch = SIZE_MAX; /* refused in the next line */
   }
+  size_t prepared = bump->used;
   LQC_TRY(lqc_bump_take(bump, options->threads, prepare.thread_scratch, &thread_scratch, error));
   LQC_TRY(lqc_bump_take(bump, 1, prepare.shared_scratch, &shared, error));
+  if (bump->used - prepared < prepare.scratch) { /* the end of the memory, while it is not used yet */
+    LQC_TRY(lqc_bump_take(bump, 1, prepare.scratch - (bump->used - prepared), &rest, error));
+  }
   if (session) {
     session->runner = (lqc_runner){pool, thread_scratch, prepare.thread_scratch, shared};
   }
@@ -196,7 +202,7 @@ lqc_status lqc_session_size(const lqc_model *model, const lqc_options *options, 
   }
   LQC_TRY(read_options(options, &checked, &kernels, error));
   LQC_TRY(lqc_check_plan(&view, error));
-  LQC_TRY(build(&bump, &view, &checked, &kernels, &none, error));
+  LQC_TRY(build(&bump, 0, &view, &checked, &kernels, &none, error));
   *bytes = bump.used;
   return lqc_succeed(error);
 }
@@ -225,7 +231,7 @@ lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const
   LQC_TRY(read_options(options, &checked, &kernels, error));
   lqc_bump bump = {memory, 0};
   lqc_session *built;
-  LQC_TRY(build(&bump, &view, &checked, &kernels, &built, error));
+  LQC_TRY(build(&bump, needed, &view, &checked, &kernels, &built, error));
   LQC_TRY(lqc_pool_start(built->pool, checked.threads, error));
   *session = built;
   return lqc_succeed(error);

@@ -287,11 +287,33 @@ static void put_tensor(writer *w, size_t link, const built_model *m, uint32_t i)
   }
 }
 
+/* Bits without gaps between the rows. What a test has put above the last bit of all stays there. */
+static void put_bits(writer *w, size_t field, const built_model *m, uint32_t i) {
+  const uint32_t channels = m->constants[i].shape[m->constants[i].rank - 1];
+  const uint64_t *padded = (const uint64_t *)(const void *)m->constants[i].data;
+  size_t rows = m->constants[i].bytes / 8 / lqc_words(channels), words = (rows * channels + 63) / 64;
+  uint64_t *dense = calloc(words, sizeof(*dense));
+  for (size_t r = 0; r < rows; ++r) {
+    const uint64_t *row = padded + r * lqc_words(channels);
+    size_t bits = r + 1 < rows ? channels : words * 64 - r * channels;
+    for (size_t c = 0; c < bits && c < (size_t)64 * lqc_words(channels); ++c) {
+      size_t bit = r * channels + c;
+      dense[bit / 64] |= (row[c / 64] >> (c % 64) & 1) << (bit % 64);
+    }
+  }
+  put_vector(w, field, (uint32_t)(words * 8), 1, 16, m->constants[i].misalignment, dense);
+  free(dense);
+}
+
 static void put_constant(writer *w, size_t link, const built_model *m, uint32_t i) {
   static const uint8_t sizes[] = {1, 4, 4};
   table t = put_table(w, link, 3, sizes);
   put(w, t.fields[0], &m->constants[i].dtype, 1);
   put_vector(w, t.fields[1], m->constants[i].rank, 4, 4, 0, m->constants[i].shape);
+  if (m->constants[i].dtype == LQC_BIT && m->constants[i].rank > 1) {
+    put_bits(w, t.fields[2], m, i);
+    return;
+  }
   put_vector(w, t.fields[2], (uint32_t)m->constants[i].bytes, 1, 16, m->constants[i].misalignment,
              m->constants[i].data);
 }

@@ -45,7 +45,8 @@ uint32_t add_tensor(built_model *m, const char *name, lqc_dtype dtype, uint32_t 
                     uint32_t channels);
 /* `data` NULL: zeros. */
 int32_t add_constant(built_model *m, lqc_dtype dtype, uint32_t rank, const uint32_t *shape, const void *data);
-/* Random words with tail bits 0. */
+/* Random words with tail bits 0, the last axis in words of its own, as kernels have it; a file holds bits without gaps.
+ */
 int32_t add_random_bits(built_model *m, uint32_t rank, const uint32_t *shape, uint64_t *seed);
 /* Random multiples of 1/8 in [-4, 4]. */
 int32_t add_random_floats(built_model *m, uint32_t rank, const uint32_t *shape, uint64_t *seed);

@@ -29,7 +29,7 @@ BREAK(output_is_input, OP(m, BINARY)->outputs[1] = OP(m, BINARY)->inputs[1])
 BREAK(second_unwritten, OP(m, STEM)->inputs[1] = OP(m, DENSE)->outputs[0]; OP(m, STEM)->input_count = 2)
 BREAK(overlap_inputs, m->tensors[OP(m, BINARY)->outputs[0]].offset = m->tensors[OP(m, BINARY)->inputs[1]].offset)
 BREAK(overlap_operand, m->outputs[2] = m->outputs[--m->output_count];
-      OUTPUT(m, DEPTHWISE)->offset = OUTPUT(m, BINARY)->offset)
+      OUTPUT(m, DEPTHWISE)->offset = OUTPUT(m, BINARY)->offset + 64)
 BREAK(overlap_outputs, m->tensors[OP(m, STEM)->outputs[1]].offset = m->tensors[OP(m, STEM)->outputs[0]].offset)
 BREAK(epilogue_missing, OP(m, BINARY)->epilogue = LQC_CLIP)
 BREAK(epilogue_extra, OP(m, BINARY)->fixed_point.store_count = 0)
@@ -155,7 +155,7 @@ static const wrong_model wrong_models[] = {
     {"index of store's shift", store_shift_index, LQC_ERROR_MALFORMED, "shift is constant 99"},
     {"dtype of store's shift", store_shift_dtype, LQC_ERROR_MALFORMED, "wrong dtype int32"},
     {"dtype of store's thresholds", store_threshold_dtype, LQC_ERROR_MALFORMED, "wrong dtype int32"},
-    {"tail of store's invert", store_invert_tail, LQC_ERROR_MALFORMED, "above the last channel"},
+    {"tail of store's invert", store_invert_tail, LQC_ERROR_MALFORMED, "above the last one"},
     {"input of Int8Conv2D", int8_input, LQC_ERROR_UNSUPPORTED, "'image' is float32"},
     {"no weights", int8_weights_index, LQC_ERROR_MALFORMED, "weights is constant -1"},
     {"dtype of weights", int8_weights_dtype, LQC_ERROR_MALFORMED, "wrong dtype bit"},

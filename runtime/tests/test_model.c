@@ -54,7 +54,7 @@ BREAK(reads_own_output, OP(m, 3)->inputs[0] = 4)
 BREAK(writes_input, OP(m, 0)->outputs[0] = 0)
 BREAK(writes_twice, OP(m, 12)->outputs[0] = 11)
 BREAK(unwritten, add_tensor(m, "lost", LQC_BIT, 1, 1, 1))
-BREAK(overlap, m->tensors[3].offset = m->tensors[2].offset)
+BREAK(overlap, m->tensors[3].offset = m->tensors[2].offset + 64)
 BREAK(overlap_later, m->tensors[5].offset = m->tensors[4].offset)
 BREAK(overlap_output, m->tensors[12].offset = m->tensors[11].offset)
 BREAK(conv_dtype, m->tensors[1].dtype = LQC_INT32)
@@ -63,7 +63,7 @@ BREAK(conv_nan, ((float *)(void *)m->constants[OP(m, 0)->weights].data)[5] = (fl
 BREAK(multiplier_infinity, memcpy(m->constants[OP(m, 2)->multiplier].data, "\0\0\x80\x7f", 4))
 BREAK(accumulator, OP(m, 4)->window.kernel_h = 4096; OP(m, 4)->window.kernel_w = 513)
 BREAK(threshold_nan, memset(m->constants[OP(m, 3)->thresholds].data, 0xff, 4))
-BREAK(weights_tail, m->constants[OP(m, 4)->weights].data[7] = 1)
+BREAK(weights_tail, m->constants[OP(m, 4)->weights].data[70 * 9 * 8 - 7] = 1)
 BREAK(invert_tail, m->constants[OP(m, 4)->invert].data[15] = 0x80)
 BREAK(groups_3, OP(m, 4)->groups = 3)
 BREAK(thresholds_missing, OP(m, 4)->thresholds = -1)
@@ -144,7 +144,7 @@ static const wrong_model wrong_models[] = {
     {"infinity in multiplier", multiplier_infinity, LQC_ERROR_MALFORMED, "infinity"},
     {"accumulator beyond float32", accumulator, LQC_ERROR_UNSUPPORTED, "accumulator beyond 16777216"},
     {"NaN in thresholds", threshold_nan, LQC_ERROR_MALFORMED, "NaN"},
-    {"tail of weights", weights_tail, LQC_ERROR_MALFORMED, "above the last channel"},
+    {"tail of weights", weights_tail, LQC_ERROR_MALFORMED, "weights (constant 6) has bits set above"},
     {"tail of invert", invert_tail, LQC_ERROR_MALFORMED, "invert"},
     {"3 groups", groups_3, LQC_ERROR_MALFORMED, "groups is 3"},
     {"no thresholds", thresholds_missing, LQC_ERROR_MALFORMED, "thresholds -1"},

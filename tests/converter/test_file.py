@@ -201,18 +201,30 @@ def test_imported_graph_is_not_written():
 
 @pytest.mark.parametrize("channels", [1, 3, 63, 64, 65, 128])
 def test_bits_are_probed_one_by_one(channels):
+    """Rows follow each other without a gap, and only the last word is filled up."""
     for c in range(channels):
-        bits = np.zeros((2, channels), np.uint8)
+        bits = np.zeros((3, channels), np.uint8)
         bits[1, c] = 1
         data = packing.pack_constant(bits, DType.BIT)
-        words = -(-channels // 64)
-        assert len(data) == 2 * words * 8
-        assert int.from_bytes(data[words * 8 :], "little") == 1 << c and not any(data[: words * 8])
-        np.testing.assert_array_equal(packing.unpack_constant(data, DType.BIT, (2, channels)), bits)
+        assert len(data) == packing.constant_bytes(DType.BIT, bits.shape) == -(-3 * channels // 64) * 8
+        assert int.from_bytes(data, "little") == 1 << (channels + c)
+        np.testing.assert_array_equal(packing.unpack_constant(data, DType.BIT, (3, channels)), bits)
+
+
+def test_equal_constants_are_written_once():
+    sketch = Sketch((4, 4, 64)).sign("s")
+    weights = sketch.rng.integers(0, 2, (64, 3, 3, 64)).astype(np.uint8)
+    for i in range(3):
+        sketch.binary_conv(f"b{i}", 64, weights=weights if i < 2 else 1 - weights).clip(f"q{i}").sign(f"s{i}")
+    graph = pipeline.lower(sketch.graph())
+    data = writer.write(graph)
+    same(graph, reader.read(data))
+    file = reader.read_model(data)
+    assert file.constant_bytes < 2 * weights.size // 8 + 3 * 64 * 2 < len(data) < 3 * weights.size // 8
 
 
 def test_packing_refuses():
-    with pytest.raises(ValueError, match="bits set above its last channel"):
+    with pytest.raises(ValueError, match="bits set above its last one"):
         packing.unpack_constant(b"\x08" + bytes(7), DType.BIT, (3,))
     with pytest.raises(ValueError, match="has 7 bytes, not 8"):
         packing.unpack_constant(bytes(7), DType.FLOAT32, (2,))
