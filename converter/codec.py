@@ -21,8 +21,9 @@ MAX_BYTES = (1 << 31) - 1  # offsets in a FlatBuffer are 31 bits
 class Kind(enum.Enum):
     """How a field is stored."""
 
-    WINDOW = enum.auto()
+    STRUCT = enum.auto()  # numbers in the op's own table; where not required, the default of its class is left out
     NUMBER = enum.auto()
+    REAL = enum.auto()  # float32
     ENUM = enum.auto()
     BITS = enum.auto()  # index of a constant of bits
     NUMBERS = enum.auto()  # index of a constant of numbers
@@ -30,8 +31,14 @@ class Kind(enum.Enum):
     TABLES = enum.auto()  # a vector of tables
 
 
+def schema_name(name: str) -> str:
+    """The name of a field in the generated code."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
 class Field(NamedTuple):
-    """A field of an op; `type` is the class of an enum or a table, `required` says that a constant must be there."""
+    """A field of an op; `type` is the class of an enum, a struct or a table, `required` says that a constant, struct or
+    table must be there."""
 
     name: str
     kind: Kind
@@ -41,14 +48,14 @@ class Field(NamedTuple):
     @property
     def schema_name(self) -> str:
         """Its name in the generated code."""
-        return "".join(part.capitalize() for part in self.name.split("_"))
+        return schema_name(self.name)
 
 
-_WINDOW = Field("window", Kind.WINDOW)
+_WINDOW = Field("window", Kind.STRUCT, ir.Window, required=True)
 _INVERT = Field("invert", Kind.BITS)
 _MULTIPLIER = Field("multiplier", Kind.NUMBERS)
 _OFFSET = Field("offset", Kind.NUMBERS)
-_ACTIVATION = Field("activation", Kind.ENUM, ir.Activation)
+_ACTIVATION = Field("activation", Kind.STRUCT, ir.Activation)
 _GROUPS = Field("groups", Kind.NUMBER)
 _FIXED_POINT = Field("fixed_point", Kind.TABLE, ir.FixedPoint)
 
@@ -88,6 +95,7 @@ OP_FIELDS: dict[type[ir.Op], tuple[Field, ...]] = {
         Field("weights", Kind.NUMBERS, required=True),
         Field("bias", Kind.NUMBERS),
         _ACTIVATION,
+        _GROUPS,
     ),
     ir.MaxPool2D: (_WINDOW,),
     ir.AveragePool2D: (_WINDOW,),
@@ -104,20 +112,33 @@ OP_FIELDS: dict[type[ir.Op], tuple[Field, ...]] = {
     ir.Elementwise: (_FIXED_POINT._replace(required=True),),
     ir.Quantize: (),
     ir.Concatenate: (),
+    ir.Arithmetic: (Field("kind", Kind.ENUM, ir.ArithmeticKind),),
+    ir.PReLU: (Field("slope", Kind.NUMBERS, required=True),),
+    ir.Function: (Field("kind", Kind.ENUM, ir.FunctionKind),),
+    ir.Slice: (
+        Field("begin_h", Kind.NUMBER),
+        Field("begin_w", Kind.NUMBER),
+        Field("begin_c", Kind.NUMBER),
+        Field("value", Kind.REAL),
+    ),
+    ir.DepthToSpace: (Field("block_h", Kind.NUMBER), Field("block_w", Kind.NUMBER)),
 }
 
 OP_BY_TAG: dict[int, type[ir.Op]] = {getattr(schema.OpParams, op.__name__): op for op in OP_FIELDS}
 
-WINDOW_FIELDS = (
-    "kernel_h",
-    "kernel_w",
-    "stride_h",
-    "stride_w",
-    "dilation_h",
-    "dilation_w",
-    "pad_top",
-    "pad_left",
-)
+STRUCT_FIELDS: dict[type, tuple[str, ...]] = {
+    ir.Window: (
+        "kernel_h",
+        "kernel_w",
+        "stride_h",
+        "stride_w",
+        "dilation_h",
+        "dilation_w",
+        "pad_top",
+        "pad_left",
+    ),
+    ir.Activation: ("low", "high"),
+}
 
 
 def fields_of(thing: Any) -> tuple[Field, ...]:

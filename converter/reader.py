@@ -196,15 +196,20 @@ def _inner_table(field: codec.Field, table: Any, constants: list[Any]) -> Any:
     return field.type(**_fields(table, codec.TABLE_FIELDS[field.type], constants))
 
 
-def _window(field: codec.Field, table: Any, constants: list[Any]) -> ir.Window:
+def _struct(field: codec.Field, table: Any, constants: list[Any]) -> Any:
     if table is None:
-        raise ModelFileError("an op of the model file has no window")
-    parts = ("".join(p.capitalize() for p in name.split("_")) for name in codec.WINDOW_FIELDS)
-    return ir.Window(*(getattr(table, part)() for part in parts))
+        if field.required:
+            raise ModelFileError(f"an op of the model file has no {field.name}")
+        return field.type()
+    return field.type(*(getattr(table, codec.schema_name(name))() for name in codec.STRUCT_FIELDS[field.type]))
 
 
 def _number(field: codec.Field, value: int, constants: list[Any]) -> int:
     return int(value)
+
+
+def _real(field: codec.Field, value: float, constants: list[Any]) -> float:
+    return float(value)
 
 
 def _enum(field: codec.Field, value: int, constants: list[Any]) -> Any:
@@ -225,8 +230,9 @@ def _constant(field: codec.Field, index: int, constants: list[Any]) -> Any:
 
 
 _FIELD_READERS: dict[Kind, Callable[[codec.Field, Any, list[Any]], Any]] = {
-    Kind.WINDOW: _window,
+    Kind.STRUCT: _struct,
     Kind.NUMBER: _number,
+    Kind.REAL: _real,
     Kind.ENUM: _enum,
     Kind.BITS: _constant,
     Kind.NUMBERS: _constant,

@@ -2,8 +2,8 @@
 
 A rule names the ops it speaks about, says in words what must hold, and tests it on the op, its first input tensor and
 its first output tensor. `FILE_RULES` hold in addition for a lowered graph: then every op is one of the file and every
-tensor of a type that the runtime handles in that place. The rules of the ops of fixed-point models, which may have
-several inputs and outputs, are in `spec_integers`.
+tensor of a type that the runtime handles in that place. The rules that see all inputs and outputs of an op are in
+`spec_integers` (ops of fixed-point models) and `spec_floats` (those between the layers of plain models).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from larq_clip.arithmetic import clip_limit
-from larq_clip.converter import ir, spec_integers
-from larq_clip.converter.ir import DType, Epilogue, Tensor, image_shape
+from larq_clip.converter import ir, spec_floats, spec_integers
+from larq_clip.converter.ir import DType, Epilogue, Tensor
 from larq_clip.converter.ir.ops import clip_bits
 from larq_clip.converter.ir.tensors import count
 
@@ -34,6 +34,7 @@ FILE_OPS = (
     ir.Softmax,
     ir.Reshape,
     *spec_integers.FILE_OPS,
+    *spec_floats.FILE_OPS,
 )
 
 
@@ -52,7 +53,7 @@ class Rule(NamedTuple):
 NUMBERS = (DType.FLOAT32, *ir.INTEGERS)
 WINDOWED = (ir.BinaryConv2D, ir.BitMaxPool2D, ir.Conv2D, ir.Int8Conv2D, ir.MaxPool2D, ir.AveragePool2D)
 POOLS = (ir.BitMaxPool2D, ir.MaxPool2D, ir.AveragePool2D)
-ELEMENTWISE = (ir.Bitpack, ir.Unpack, ir.Affine, ir.BatchNorm, ir.AccumulatorClip, ir.Softmax, ir.Quantize)
+ELEMENTWISE = (ir.Unpack, ir.Affine, ir.BatchNorm, ir.AccumulatorClip, ir.Softmax, ir.Quantize)
 
 EPILOGUE_RESULT = {
     Epilogue.ACCUMULATOR: DType.INT32,
@@ -118,7 +119,7 @@ RULES: tuple[Rule, ...] = (
     Rule((ir.BinaryConv2D,), "it reads bits", lambda op, s, r: s.dtype is DType.BIT),
     Rule((ir.BinaryConv2D,), "pad_value is -1, 0 or 1", lambda op, s, r: op.pad_value in (-1, 0, 1)),
     Rule(
-        (ir.BinaryConv2D,),
+        (ir.BinaryConv2D, ir.Conv2D),
         "groups divide its input and output channels",
         lambda op, s, r: op.groups >= 1 and s.channels % op.groups == 0 and r.channels % op.groups == 0,
     ),
@@ -187,16 +188,8 @@ RULES: tuple[Rule, ...] = (
         lambda op, s, r: _bits(op.invert) and _constant(op.invert, r.channels, DType.BIT),
     ),
     Rule((ir.BitMaxPool2D, ir.Unpack), "it reads bits", lambda op, s, r: s.dtype is DType.BIT),
-    Rule((ir.BitMaxPool2D, ir.Bitpack), "it writes bits", lambda op, s, r: r.dtype is DType.BIT),
+    Rule((ir.BitMaxPool2D,), "it writes bits", lambda op, s, r: r.dtype is DType.BIT),
     Rule((ir.Bitpack,), "it reads numbers", lambda op, s, r: s.dtype in NUMBERS),
-    Rule(
-        (ir.Bitpack,),
-        "its thresholds are of its input's type (float32 for int32), one a channel, and not NaN",
-        lambda op, s, r: (
-            _constant(op.thresholds, r.channels, DType.FLOAT32 if s.dtype is DType.INT32 else s.dtype)
-            and (op.thresholds is None or not np.any(np.isnan(op.thresholds)))
-        ),
-    ),
     # Numbers
     Rule(
         (ir.Unpack, ir.Conv2D, ir.BatchNorm, ir.Affine, ir.Softmax),
@@ -212,10 +205,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         (ir.Conv2D,),
-        "its weights are finite float32 [kernel_h, kernel_w, in_channels, out_channels]",
+        "its weights are finite float32 [kernel_h, kernel_w, in_channels / groups, out_channels]",
         lambda op, s, r: (
             op.weights.dtype == np.float32
-            and op.weights.shape == (op.window.kernel_h, op.window.kernel_w, s.channels, r.channels)
+            and op.weights.shape == (op.window.kernel_h, op.window.kernel_w, s.channels // op.groups, r.channels)
             and _finite(op.weights)
         ),
     ),
@@ -286,6 +279,11 @@ FILE_RULES: tuple[Rule, ...] = (
 )
 
 
+# Rules that see all inputs and outputs.
+WIDE_RULES = (*spec_integers.RULES, *spec_floats.RULES)
+WIDE_FILE_RULES = (*spec_integers.FILE_RULES, *spec_floats.FILE_RULES)
+
+
 def check(graph: ir.Graph, *, lowered: bool = False) -> None:
     """Check a graph against the rules, with `lowered` those of the file too.
 
@@ -319,9 +317,10 @@ def check(graph: ir.Graph, *, lowered: bool = False) -> None:
 
 
 def _check_tensor(tensor: Tensor) -> None:
-    if len(tensor.shape) not in (1, 3) or not all(0 < axis < MAX_AXIS for axis in tensor.shape):
+    if not 1 <= len(tensor.shape) <= 3 or not all(0 < axis < MAX_AXIS for axis in tensor.shape):
         raise SpecError(
-            f"tensor {tensor.name!r} has shape {tensor.shape}; accepted are (channels,) and (height, width, channels)"
+            f"tensor {tensor.name!r} has shape {tensor.shape}; accepted are (channels,), (length, channels) and "
+            "(height, width, channels)"
         )
     if count(tensor.shape) >= MAX_ELEMENTS:
         raise SpecError(f"tensor {tensor.name!r} has {count(tensor.shape)} elements; accepted are below {MAX_ELEMENTS}")
@@ -352,12 +351,12 @@ def _check_op(graph: ir.Graph, op: ir.Op, written: set[str], lowered: bool) -> N
     for rule in (*RULES, *(FILE_RULES if lowered else ())):
         if isinstance(op, rule.types) and not rule.holds(op, source, result):
             raise SpecError(f"{where} breaks the rule '{rule.text}'; input {_words(source)}, output {_words(result)}")
-    broken = spec_integers.broken_rule(graph, op, lowered=lowered)
-    if broken:
-        words = ", ".join(_words(tensor) for tensor in (*graph.sources(op), *graph.results(op)))
-        raise SpecError(f"{where} breaks the rule '{broken}'; inputs and outputs {words}")
+    sources, results = graph.sources(op), graph.results(op)
+    for wide in (*WIDE_RULES, *(WIDE_FILE_RULES if lowered else ())):
+        if isinstance(op, wide.types) and not wide.holds(op, sources, results):
+            words = ", ".join(_words(tensor) for tensor in (*sources, *results))
+            raise SpecError(f"{where} breaks the rule '{wide.text}'; inputs and outputs {words}")
 
 
 def _words(tensor: Tensor) -> str:
-    axes = image_shape(tensor.shape) if len(tensor.shape) == 3 else tensor.shape
-    return f"{tensor.name!r} {tensor.dtype.name.lower()} {list(axes)}"
+    return f"{tensor.name!r} {tensor.dtype.name.lower()} {list(tensor.shape)}"

@@ -11,7 +11,8 @@ from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Epilogue, StepKind, Store, Tensor
 from larq_clip.converter.ir.fixed_point import LARGEST_SHIFT
 
-FILE_OPS = (ir.Int8Conv2D, ir.Elementwise, ir.Quantize, ir.Concatenate)
+FILE_OPS = (ir.Int8Conv2D, ir.Elementwise, ir.Quantize)
+MAX_PLANES = 3  # bit planes of a Bitpack; as in the runtime
 WITH_STEPS = (ir.BinaryConv2D, ir.Int8Conv2D, ir.Elementwise)
 
 
@@ -28,18 +29,13 @@ def wrong_arity(op: ir.Op) -> bool:
     steps = getattr(op, "fixed_point", None)
     if isinstance(op, ir.Concatenate):
         return len(op.inputs) < 2 or len(op.outputs) != 1
+    if isinstance(op, ir.Arithmetic):
+        return len(op.inputs) != 2 or len(op.outputs) != 1
+    if isinstance(op, ir.Bitpack):
+        return len(op.inputs) != 1 or not 1 <= len(op.outputs) <= MAX_PLANES
     if steps is None:
         return len(op.inputs) != 1 or len(op.outputs) != 1
     return not op.inputs or not op.outputs or len(op.outputs) != len(steps.stores)
-
-
-def broken_rule(graph: ir.Graph, op: ir.Op, *, lowered: bool) -> str | None:
-    """The words of the first rule that an op breaks, `FILE_RULES` among them where `lowered`."""
-    sources, results = graph.sources(op), graph.results(op)
-    for rule in (*RULES, *(FILE_RULES if lowered else ())):
-        if isinstance(op, rule.types) and not rule.holds(op, sources, results):
-            return rule.text
-    return None
 
 
 def _constant(array: np.ndarray | None, channels: int, dtype: DType) -> bool:
@@ -99,17 +95,6 @@ def _selected(op: Any, source: Tensor, result: Tensor) -> bool:
     return bool(np.all((op.channels < 0) | (source.scale_bits[op.channels] == result.scale_bits)))
 
 
-def _concatenated(op: Any, sources: Sequence[Tensor], result: Tensor) -> bool:
-    bits = np.concatenate([source.scale_bits for source in sources])
-    return (
-        result.shape == (*sources[0].shape[:-1], sum(source.channels for source in sources))
-        and all(
-            source.shape[:-1] == sources[0].shape[:-1] and len(source.shape) == len(result.shape) for source in sources
-        )
-        and bool(np.all(bits == result.scale_bits))
-    )
-
-
 RULES: tuple[Rule, ...] = (
     Rule(
         (ir.BinaryConv2D,),
@@ -150,16 +135,6 @@ RULES: tuple[Rule, ...] = (
         lambda op, s, r: s[0].dtype is DType.FLOAT32 and r[0].dtype in ir.STORED,
     ),
     Rule(
-        (ir.Concatenate,),
-        "it reads int8 and int16 and writes the wider of them",
-        lambda op, s, r: all(t.dtype in ir.STORED for t in s) and r[0].dtype is max(t.dtype for t in s),
-    ),
-    Rule(
-        (ir.Concatenate,),
-        "its output has the channels of its inputs and their fraction bits",
-        lambda op, s, r: _concatenated(op, s, r[0]),
-    ),
-    Rule(
         (ir.SelectChannels,),
         "it takes int8 to int8",
         lambda op, s, r: s[0].dtype is r[0].dtype is DType.INT8,
@@ -168,11 +143,6 @@ RULES: tuple[Rule, ...] = (
         (ir.SelectChannels,),
         "its output has the channels that it names, -1 for zeros, and their fraction bits",
         lambda op, s, r: _selected(op, s[0], r[0]),
-    ),
-    Rule(
-        (ir.Pad2D,),
-        "it keeps type and channels",
-        lambda op, s, r: s[0].dtype is r[0].dtype and s[0].channels == r[0].channels,
     ),
 )
 

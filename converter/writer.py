@@ -162,17 +162,21 @@ class _Writer:
         for field in codec.fields_of(table):
             add = getattr(schema, f"{name}Add{field.schema_name}")
             value = getattr(table, field.name)
-            if field.kind is Kind.WINDOW:
-                add(b, schema.CreateWindow(b, *(getattr(value, f) for f in codec.WINDOW_FIELDS)))
+            if field.kind is Kind.STRUCT:
+                if field.required or value != field.type():
+                    create = getattr(schema, f"Create{field.type.__name__}")
+                    add(b, create(b, *(getattr(value, f) for f in codec.STRUCT_FIELDS[field.type])))
             elif field.kind in (Kind.NUMBER, Kind.ENUM):
                 add(b, int(value))
+            elif field.kind is Kind.REAL:
+                add(b, float(value))
             elif inner[field.name] is not None:
                 add(b, inner[field.name])
         return getattr(schema, f"{name}End")(b)
 
     def _inner(self, field: codec.Field, value: Any) -> int | None:
         """What a field refers to, written before its table: a constant's index or a table's offset, if any."""
-        if value is None or field.kind in (Kind.WINDOW, Kind.NUMBER, Kind.ENUM):
+        if value is None or field.kind in (Kind.STRUCT, Kind.NUMBER, Kind.REAL, Kind.ENUM):
             return None
         if field.kind is Kind.TABLE:
             return self._params(value)

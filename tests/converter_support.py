@@ -57,13 +57,17 @@ class Sketch:
             ir.AccumulatorClip, name, dtype, fraction_bits=fraction_bits, limit=clip_limit(bits), step_log2=step_log2
         )
 
-    def conv(self, name: str, channels: int, kernel: int = 3, bias: bool = False, **arguments) -> Sketch:
+    def conv(
+        self, name: str, channels: int, kernel: int = 3, bias: bool = False, groups: int = 1, **arguments
+    ) -> Sketch:
         read = self.tensors[arguments.get("source") or self.last]
         window, size = Window.place(read.shape, (kernel, kernel), padding="same")
-        weights = dyadic(self.rng, (kernel, kernel, read.channels, channels))
+        weights = dyadic(self.rng, (kernel, kernel, read.channels // groups, channels))
         shape = (channels,) if len(read.shape) == 1 else (*size, channels)
         fields = {"bias": dyadic(self.rng, (channels,))} if bias else {}
-        return self.add(ir.Conv2D, name, shape=shape, window=window, weights=weights, **fields, **arguments)
+        return self.add(
+            ir.Conv2D, name, shape=shape, window=window, weights=weights, groups=groups, **fields, **arguments
+        )
 
     def norm(self, name: str, scale: float = 5.0, source=None) -> Sketch:
         n, rng = self.tensors[source or self.last].channels, self.rng
@@ -93,6 +97,48 @@ class Sketch:
         read = self.tensors[source or self.last]
         shape = (int(np.prod(read.shape)),)
         return self.add(ir.Reshape, name, read.dtype, shape, source, read.reshaped(name, shape).fraction_bits)
+
+    # ---- Between the layers of plain models ----
+
+    def arithmetic(self, name: str, kind: str, other: str, source=None) -> Sketch:
+        """`kind`, such as "add", of a tensor and another one."""
+        read = [self.tensors[source or self.last], self.tensors[other]]
+        shape = tuple(map(max, *(ir.image_shape(t.shape) for t in read)))
+        shape = shape[-max(len(t.shape) for t in read) :]
+        self.tensors[name] = Tensor(name, DType.FLOAT32, shape)
+        sources = tuple(t.name for t in read)
+        self.ops.append(ir.Arithmetic(name, sources, (name,), ir.ArithmeticKind[kind.upper()]))
+        self.last = name
+        return self
+
+    def prelu(self, name: str, shared: tuple[bool, bool, bool] = (True, True, False), source=None) -> Sketch:
+        """With one slope for all places of the shared axes."""
+        axes = ir.image_shape(self.tensors[source or self.last].shape)
+        slope = dyadic(self.rng, tuple(1 if one else axis for one, axis in zip(shared, axes)))
+        return self.add(ir.PReLU, name, source=source, slope=slope)
+
+    def planes(self, name: str, count: int, thresholds=None, invert=None, source=None) -> Sketch:
+        """Bit planes ``name0``, ``name1`` ... of the levels between random thresholds, where none are given."""
+        read, names = self.tensors[source or self.last], tuple(f"{name}{j}" for j in range(count))
+        if thresholds is None:
+            thresholds = np.sort(dyadic(self.rng, (2**count - 1, read.channels)), 0)
+            if read.dtype is not DType.FLOAT32:
+                thresholds = (thresholds * 64).astype(read.dtype.numpy)
+        self.tensors.update({n: Tensor(n, DType.BIT, read.shape) for n in names})
+        self.ops.append(ir.Bitpack(name, (read.name,), names, thresholds, invert))
+        self.last = names[-1]
+        return self
+
+    def slice(self, name: str, shape: tuple[int, ...], source=None, **fields) -> Sketch:
+        read = self.tensors[source or self.last]
+        return self.add(ir.Slice, name, read.dtype, shape, source, read.fraction_bits, **fields)
+
+    def depth_to_space(self, name: str, block_h: int, block_w: int, source=None) -> Sketch:
+        read = self.tensors[source or self.last]
+        height, width, channels = ir.image_shape(read.shape)
+        shape = (height * block_h, width * block_w, channels // (block_h * block_w))
+        bits = ir.shortest(read.scale_bits[: shape[2]]) if read.fraction_bits else ()
+        return self.add(ir.DepthToSpace, name, read.dtype, shape, source, bits, block_h=block_h, block_w=block_w)
 
     # ---- Fixed point: `exact` ops write int64, and sums start from the last tensor ----
 
@@ -159,7 +205,7 @@ class Sketch:
     def join(self, name: str, *sources: str) -> Sketch:
         read = [self.tensors[source] for source in sources]
         shape = (*read[0].shape[:-1], sum(t.channels for t in read))
-        bits = ir.shortest(np.concatenate([t.scale_bits for t in read]))
+        bits = ir.shortest(np.concatenate([t.scale_bits for t in read])) if read[0].dtype in ir.INTEGERS else ()
         self.tensors[name] = Tensor(name, max(t.dtype for t in read), shape, bits)
         self.ops.append(ir.Concatenate(name, sources, (name,)))
         self.last = name

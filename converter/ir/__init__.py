@@ -1,7 +1,7 @@
 """The intermediate representation: immutable graphs of small ops, each with a NumPy evaluator.
 
 One set of ops serves all stages. Most of them are exactly those of the file (`larq_clip.fbs`); an imported graph also
-holds `BatchNorm`, `AccumulatorClip`, `Pad2D`, `SelectChannels`, binary convolutions that leave their raw accumulator,
+holds `BatchNorm`, `AccumulatorClip`, `SelectChannels`, binary convolutions that leave their raw accumulator,
 and exact tensors, int64, of which fixed-point models consist between those that they store; the passes remove them.
 """
 
@@ -18,16 +18,10 @@ from larq_clip.converter.ir.fixed_point import (
     merged,
     shift_store,
 )
+from larq_clip.converter.ir.float_ops import Arithmetic, ArithmeticKind, Function, FunctionKind, PReLU, Softmax
 from larq_clip.converter.ir.graph import Graph, GraphError, Replacement, evaluate, redirect, unused_name
-from larq_clip.converter.ir.integer_ops import (
-    Concatenate,
-    Elementwise,
-    Int8Conv2D,
-    Pad2D,
-    Quantize,
-    SelectChannels,
-    to_float,
-)
+from larq_clip.converter.ir.integer_ops import Elementwise, Int8Conv2D, Quantize, to_float
+from larq_clip.converter.ir.layout_ops import Concatenate, DepthToSpace, SelectChannels, Slice
 from larq_clip.converter.ir.ops import (
     AccumulatorClip,
     Activation,
@@ -42,7 +36,6 @@ from larq_clip.converter.ir.ops import (
     MaxPool2D,
     Op,
     Reshape,
-    Softmax,
     UnaryOp,
     Unpack,
     join_names,
@@ -65,6 +58,8 @@ __all__ = [
     "AccumulatorClip",
     "Activation",
     "Affine",
+    "Arithmetic",
+    "ArithmeticKind",
     "AveragePool2D",
     "BatchNorm",
     "BinaryConv2D",
@@ -73,21 +68,25 @@ __all__ = [
     "Concatenate",
     "Conv2D",
     "DType",
+    "DepthToSpace",
     "Elementwise",
     "Epilogue",
     "FixedPoint",
+    "Function",
+    "FunctionKind",
     "Graph",
     "GraphError",
     "Int8Conv2D",
     "MaxPool2D",
     "Op",
-    "Pad2D",
+    "PReLU",
     "Quantize",
     "Range",
     "RangeError",
     "Replacement",
     "Reshape",
     "SelectChannels",
+    "Slice",
     "Softmax",
     "Step",
     "StepKind",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from larq_clip import arithmetic, fixed_point
 from larq_clip.converter.ir.fixed_point import FixedPoint, shift_store
 from larq_clip.converter.ir.ops import Affine, Op, UnaryOp, Unpack, as_images, like
-from larq_clip.converter.ir.tensors import DType, Tensor, Window, image_shape
+from larq_clip.converter.ir.tensors import DType, Tensor, Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,40 +73,6 @@ class Quantize(UnaryOp):
 
     def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         return like(fixed_point.store_reals(x, result.scale_bits, 8 * result.dtype.numpy.itemsize), result)
-
-
-@dataclass(frozen=True, eq=False)
-class Concatenate(Op):
-    """The inputs' channels one after the other; int8 may become int16."""
-
-    def evaluate(
-        self, arrays: Sequence[NDArray], sources: Sequence[Tensor], results: Sequence[Tensor]
-    ) -> list[NDArray]:
-        return [like(np.concatenate(arrays, axis=-1), results[0])]
-
-
-@dataclass(frozen=True, eq=False)
-class Pad2D(UnaryOp):
-    """Zeros around an image, in imported graphs only: rows above, columns left of it; the rest below and right."""
-
-    top: int = 0
-    left: int = 0
-
-    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
-        height, width, _ = image_shape(source.shape)
-        padded = np.zeros((len(x), *result.shape), x.dtype)
-        padded[:, self.top : self.top + height, self.left : self.left + width] = x
-        return padded
-
-
-@dataclass(frozen=True, eq=False)
-class SelectChannels(UnaryOp):
-    """Channel c is channel `channels[c]` of the input, or zeros where that is -1; int8, in imported graphs only."""
-
-    channels: NDArray[np.int64] = field(repr=False)
-
-    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
-        return like(np.where(self.channels < 0, 0, x[..., self.channels]), result)
 
 
 def to_float(name: str, source: Tensor, result: str) -> Op:

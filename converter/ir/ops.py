@@ -2,14 +2,17 @@
 
 An evaluator takes the input arrays with a leading batch axis, and the tensors that describe inputs and outputs; bits
 are unpacked, 1 for -1. Integer arithmetic is that of `larq_clip.arithmetic` and `larq_clip.fixed_point`, float
-arithmetic that of `ir.floats`. The ops of fixed-point models are in `ir.integer_ops`.
+arithmetic that of `ir.floats`. The ops of fixed-point models are in `ir.integer_ops`, those of several float inputs and
+functions of numbers in `ir.float_ops`, those that move elements and compute nothing in `ir.layout_ops`.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +41,38 @@ def window_pixels(axes: tuple[arithmetic.WindowAxis, arithmetic.WindowAxis]) -> 
     return np.outer(rows, columns).astype(np.int64)
 
 
-class Activation(enum.IntEnum):
-    """What a float op applies last; the numbers are those of the file."""
+@dataclass(frozen=True)
+class Activation:
+    """What a float op applies last: min(max(y, low), high); an end that is infinite does not limit.
 
-    NONE = 0
-    RELU = 1
+    The ends are rounded to float32. ``Activation()`` does nothing, ``Activation(0)`` is relu, ``Activation(0, 6)`` is
+    ReLU6.
+
+    Raises:
+        ValueError: where the ends are NaN, or no finite number lies between them.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    NONE: ClassVar[Activation]
+    RELU: ClassVar[Activation]
+
+    def __post_init__(self) -> None:
+        low, high = float(np.float32(self.low)), float(np.float32(self.high))
+        if not (low <= high and low < math.inf and high > -math.inf):
+            raise ValueError(f"an activation clips to {self.low} to {self.high}; accepted are a low end and a high one")
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
 
     def __call__(self, x: Floats) -> Floats:
-        return np.maximum(x, np.float32(0)) if self is Activation.RELU else x
+        if self == Activation.NONE:
+            return x
+        return np.minimum(np.maximum(x, np.float32(self.low)), np.float32(self.high))
+
+
+Activation.NONE = Activation()
+Activation.RELU = Activation(0.0)
 
 
 class Epilogue(enum.IntEnum):
@@ -201,23 +228,49 @@ class AccumulatorClip(UnaryOp):
 
 @dataclass(frozen=True, eq=False)
 class Bitpack(UnaryOp):
-    """Sign of a tensor, as bits.
+    """Sign of a tensor, as bits, or the bit planes of its levels.
 
     float32: +1 <=> (x >= thresholds[c]) xor invert[c], thresholds 0 where none. Integers: +1 <=> (q > thresholds[c])
     xor invert[c], thresholds -1 where none. Without thresholds it is Larq's ``ste_sign``. An int32 accumulator has
     float32 thresholds, since it is stored as float32 in the file.
+
+    With k = 2 or 3 outputs: of the level n = the number of i with x >= thresholds[i, c] (q > for integers), output j is
+    +1 <=> (bit j of n is 1) xor invert[c]. So invert turns n into 2^k - 1 - n.
+
+    Attributes:
+        thresholds: ``(channels,)``, of k outputs ``(2^k - 1, channels)``, ascending.
+        invert: bits ``(channels,)``.
     """
 
     thresholds: NDArray | None = field(default=None, repr=False)
     invert: NDArray[np.uint8] | None = field(default=None, repr=False)
 
+    @property
+    def is_plain_sign(self) -> bool:
+        """Whether it is the sign alone: no thresholds, nothing inverted."""
+        return self.thresholds is None and self.invert is None
+
+    def evaluate(
+        self, arrays: Sequence[NDArray], sources: Sequence[Tensor], results: Sequence[Tensor]
+    ) -> list[NDArray]:
+        if len(results) == 1:
+            return super().evaluate(arrays, sources, results)
+        assert self.thresholds is not None
+        invert = _mask(self.invert, sources[0])
+        below = [_signs(arrays[0], sources[0], row, np.zeros_like(invert)) for row in self.thresholds]
+        level = len(below) - np.sum(below, 0, np.int64)
+        return [(1 - (level >> j & 1) ^ invert).astype(np.uint8) for j in range(len(results))]
+
     def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
-        invert = _mask(self.invert, result)
-        if source.dtype in (DType.FLOAT32, DType.INT32):
-            tau = np.zeros(result.channels, np.float32) if self.thresholds is None else self.thresholds
-            return arithmetic.float_threshold_bits(x, arithmetic.FloatThresholds(tau, invert))
-        limits = np.full(result.channels, -1) if self.thresholds is None else self.thresholds
-        return arithmetic.threshold_bits(x, arithmetic.Thresholds(limits, invert))
+        return _signs(x, source, self.thresholds, _mask(self.invert, result))
+
+
+def _signs(x: NDArray, source: Tensor, thresholds: NDArray | None, invert: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if source.dtype in (DType.FLOAT32, DType.INT32):
+        tau = np.zeros(source.channels, np.float32) if thresholds is None else thresholds
+        return arithmetic.float_threshold_bits(x, arithmetic.FloatThresholds(tau, invert))
+    limits = np.full(source.channels, -1) if thresholds is None else thresholds
+    return arithmetic.threshold_bits(x, arithmetic.Thresholds(limits, invert))
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,10 +298,11 @@ class Unpack(UnaryOp):
 
 @dataclass(frozen=True, eq=False)
 class Conv2D(UnaryOp):
-    """float32 convolution with zero padding, then the activation; a dense layer is 1x1 over one pixel.
+    """float32 convolution with zero padding, then the activation; a dense layer is 1x1 over one pixel, a depthwise one
+    has as many groups as input channels.
 
     Attributes:
-        weights: ``(kernel_h, kernel_w, in_channels, out_channels)``.
+        weights: ``(kernel_h, kernel_w, in_channels / groups, out_channels)``.
         bias: ``(out_channels,)``.
     """
 
@@ -256,10 +310,12 @@ class Conv2D(UnaryOp):
     weights: Floats = field(repr=False)
     bias: Floats | None = field(default=None, repr=False)
     activation: Activation = Activation.NONE
+    groups: int = 1
 
     def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         axes = self.window.axes(source.shape, result.shape)
-        return like(self.activation(floats.conv2d(as_images(x, source), self.weights, axes, self.bias)), result)
+        y = floats.conv2d(as_images(x, source), self.weights, axes, self.bias, self.groups)
+        return like(self.activation(y), result)
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,14 +388,6 @@ class AveragePool2D(UnaryOp):
             shift = result.scale_bits - source.scale_bits
             return like(store_mean(total, window_pixels(axes), shift, limit), result)
         return like(floats.average_pool2d(as_images(values(x, source), source), axes, window_pixels(axes)), result)
-
-
-@dataclass(frozen=True, eq=False)
-class Softmax(UnaryOp):
-    """Softmax over the last axis."""
-
-    def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
-        return floats.softmax(values(x, source))
 
 
 @dataclass(frozen=True, eq=False)

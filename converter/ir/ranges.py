@@ -8,7 +8,8 @@ import numpy as np
 
 from larq_clip.converter.ir.fixed_point import FixedPoint, Range
 from larq_clip.converter.ir.graph import Graph
-from larq_clip.converter.ir.integer_ops import Int8Conv2D, Pad2D
+from larq_clip.converter.ir.integer_ops import Int8Conv2D
+from larq_clip.converter.ir.layout_ops import DepthToSpace, Slice
 from larq_clip.converter.ir.ops import AccumulatorClip, BinaryConv2D, MaxPool2D, Op, Reshape
 from larq_clip.converter.ir.tensors import INTEGERS, STORED
 
@@ -56,7 +57,7 @@ def ranges(graph: Graph) -> dict[str, Range]:
                 raise RangeError(f"op {op.name!r}: {error}") from None
         elif isinstance(op, AccumulatorClip):
             exact = Range.of(-op.limit, op.limit, graph.result(op).channels)
-        elif isinstance(op, (MaxPool2D, Reshape, Pad2D)) and op.input in found:
+        elif isinstance(op, (MaxPool2D, Reshape, Slice, DepthToSpace)) and op.input in found:
             exact = _moved(graph, op, found[op.input])
         elif isinstance(op, BinaryConv2D):
             exact = start(graph, op, found)
@@ -69,13 +70,15 @@ def ranges(graph: Graph) -> dict[str, Range]:
 
 
 def _moved(graph: Graph, op: Op, source: Range) -> Range:
-    """The range behind an op that moves elements, or adds zeros, and leaves the channels in order."""
+    """The range behind an op that moves elements, or puts a value around them."""
     channels = graph.result(op).channels
     low, high = source
-    if channels != len(low):
-        if channels % len(low):
-            low, high = np.full(1, min(low), object), np.full(1, max(high), object)
-        low, high = (np.tile(end, channels // len(end)) for end in (low, high))
-    if isinstance(op, Pad2D):
-        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    if isinstance(op, Slice):
+        if op.fills(graph.source(op), graph.result(op)):
+            low, high = np.minimum(low, int(op.value)), np.maximum(high, int(op.value))
+        if op.begin_c == 0 and channels == len(low):
+            return Range(low, high)
+    if channels % len(low) or isinstance(op, Slice):
+        low, high = np.full(1, min(low), object), np.full(1, max(high), object)
+    low, high = (np.tile(end, channels // len(end)) for end in (low, high))
     return Range(low, high)

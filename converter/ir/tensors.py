@@ -48,16 +48,15 @@ def count(shape: Shape) -> int:
 
 
 def image_shape(shape: Shape) -> tuple[int, int, int]:
-    """``(height, width, channels)``; ``(channels,)`` is an image of one pixel.
+    """``(height, width, channels)``; ``(channels,)`` is an image of one pixel, ``(length, channels)`` one of one row.
 
     Raises:
         ValueError: for another number of axes.
     """
-    if len(shape) == 1:
-        return (1, 1, shape[0])
-    if len(shape) == 3:
-        return (shape[0], shape[1], shape[2])
-    raise ValueError(f"shape {shape} has {len(shape)} axes; accepted are 1 and 3, without the batch")
+    if not 1 <= len(shape) <= 3:
+        raise ValueError(f"shape {shape} has {len(shape)} axes; accepted are 1 to 3, without the batch")
+    height, width, channels = (1,) * (3 - len(shape)) + shape
+    return (height, width, channels)
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Tensor:
         name: unique in its graph. For a Keras layer X: ``X:input`` is its quantized input, ``X:accumulator`` the raw
             accumulator, ``X:clipped`` what is left after the clip, and ``X`` the layer's output (the last of these).
         dtype: type of its elements.
-        shape: ``(height, width, channels)`` or ``(channels,)``, without the batch.
+        shape: ``(height, width, channels)``, ``(length, channels)`` or ``(channels,)``, without the batch.
         fraction_bits: f of integers q that stand for q * 2^-f: none (0), one, or one per channel.
     """
 

@@ -218,13 +218,13 @@ def int8_layer(call: LayerImport, source: Tensor, activate: Activate) -> Tensor:
 
 
 def zero_padding(call: LayerImport, source: Tensor) -> Tensor:
-    """Zeros around the image; a pass hands them on to the convolution behind."""
+    """Zeros around the image; a pass hands them on to the convolution behind, where it can take them."""
     call.require_image(source)
     (top, below), (left, right) = call.layer.padding
     height, width, channels = source.shape
     source = source if source.dtype is not DType.BIT else call.builder.as_float(source)
     shape = (top + height + below, left + width + right, channels)
-    return call.emit(ir.Pad2D, source, source.reshaped(call.name, shape), top=top, left=left)
+    return call.emit(ir.Slice, source, source.reshaped(call.name, shape), begin_h=-top, begin_w=-left)
 
 
 def take_channels(call: LayerImport, source: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     if not isinstance(op, ir.BatchNorm) or graph.only_consumer(op.input) is not op:
         return None
     conv = graph.producer(op.input)
-    if not isinstance(conv, ir.Conv2D) or conv.activation is not Activation.NONE or sign_follows(graph, op.output):
+    if not isinstance(conv, ir.Conv2D) or conv.activation != Activation.NONE or sign_follows(graph, op.output):
         return None
     scale, offset = scale_and_offset(op)
     bias = np.zeros_like(scale) if conv.bias is None else conv.bias.astype(np.float64)

@@ -14,32 +14,26 @@ from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Graph, Op, Replacement, Tensor
 from larq_clip.converter.passes.base import apply_everywhere, store_first
 from larq_clip.converter.spec import window_fits
-from larq_clip.errors import ConversionError
 
 
 def fold_padding(graph: Graph) -> Graph:
-    """Three rewrites:
+    """Three rewrites, where Pad is a Slice that puts zeros around the image and leaves nothing out:
 
-        Pad2D → Quantize, or Elementwise        ⇒  the same, then Pad2D; an Elementwise without steps
-        Pad2D → Conv2D or Int8Conv2D            ⇒  the convolution, its window moved by the padding
-        Pad2D → Bitpack → BinaryConv2D          ⇒  Bitpack → BinaryConv2D(pad_value +1), its window moved
+        Pad → Quantize, or Elementwise        ⇒  the same, then Pad; an Elementwise without steps
+        Pad → Conv2D or Int8Conv2D            ⇒  the convolution, its window moved by the padding
+        Pad → Bitpack → BinaryConv2D          ⇒  Bitpack → BinaryConv2D(pad_value +1), its window moved
 
     The Bitpack has no thresholds. A convolution must not pad by itself, save that a binary one may pad with +1, and
-    the padding must be smaller than its kernel. A Pad2D with other readers stays for them, and is then refused. It ends
-    because each rewrite takes an op from behind a Pad2D.
-
-    Raises:
-        ConversionError: where a Pad2D is left; names the layer and what reads it.
+    the padding must be smaller than its kernel. A Pad with other readers stays for them. It ends because each rewrite
+    takes an op from behind a Pad.
     """
-    graph = apply_everywhere(graph, _rewrite)
-    for op in graph.ops:
-        if isinstance(op, ir.Pad2D):
-            readers = [reader.name for reader in graph.consumers(op.output)] or ["an output"]
-            raise ConversionError(
-                f"layer {op.name!r} (ZeroPadding2D): its zeros go to {readers}; accepted is a convolution without "
-                "padding of its own, with a larger kernel, directly behind; use padding='same' where it fits"
-            )
-    return graph
+    return apply_everywhere(graph, _rewrite)
+
+
+def _padding(graph: Graph, tensor: str) -> ir.Slice | None:
+    """The op that writes a tensor, if all it does is to put zeros around an image."""
+    op = graph.producer(tensor)
+    return op if isinstance(op, ir.Slice) and op.only_pads(graph.source(op), graph.result(op)) else None
 
 
 def _pads(graph: Graph, op: ir.BinaryConv2D | ir.Conv2D | ir.Int8Conv2D) -> bool:
@@ -55,17 +49,20 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
         return _behind_store(graph, op)
     if not isinstance(op, (ir.BinaryConv2D, ir.Conv2D, ir.Int8Conv2D)):
         return None
-    before = graph.producer(op.input)
-    pad, sign = before, None
+    sign: ir.Bitpack | None = None
     if isinstance(op, ir.BinaryConv2D):
-        if not isinstance(before, ir.Bitpack) or before.thresholds is not None or before.invert is not None:
+        before = graph.producer(op.input)
+        if not isinstance(before, ir.Bitpack) or not before.is_plain_sign:
             return None
-        pad, sign = graph.producer(before.input), before
-    if not isinstance(pad, ir.Pad2D):
+        sign = before
+    pad = _padding(graph, op.input if sign is None else sign.input)
+    if pad is None:
         return None
     if _pads(graph, op) and not (isinstance(op, ir.BinaryConv2D) and op.pad_value == 1):
         return None
-    window = dataclasses.replace(op.window, pad_top=op.window.pad_top + pad.top, pad_left=op.window.pad_left + pad.left)
+    window = dataclasses.replace(
+        op.window, pad_top=op.window.pad_top - pad.begin_h, pad_left=op.window.pad_left - pad.begin_w
+    )
     moved = dataclasses.replace(op, name=ir.join_names(pad, op), window=window)
     source = graph.source(pad)
     if not window_fits(moved, source, graph.result(op)):
@@ -79,7 +76,5 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
 
 
 def _behind_store(graph: Graph, op: Op) -> Replacement | None:
-    pad = graph.producer(op.input)
-    if not isinstance(pad, ir.Pad2D):
-        return None
-    return store_first(graph, pad, op, "unpadded")
+    pad = _padding(graph, op.input)
+    return None if pad is None else store_first(graph, pad, op, "unpadded")

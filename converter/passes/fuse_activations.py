@@ -20,12 +20,12 @@ def fuse_activations(graph: Graph) -> Graph:
 
 
 def _rewrite(graph: Graph, op: Op) -> Replacement | None:
-    if not isinstance(op, ir.Affine) or op.activation is Activation.NONE:
+    if not isinstance(op, ir.Affine) or op.activation == Activation.NONE:
         return None
     if op.multiplier is not None or op.offset is not None or graph.only_consumer(op.input) is not op:
         return None
     before = graph.producer(op.input)
-    if not isinstance(before, (ir.Conv2D, ir.Affine)) or before.activation is not Activation.NONE:
+    if not isinstance(before, (ir.Conv2D, ir.Affine)) or before.activation != Activation.NONE:
         return None
     fused = dataclasses.replace(before, name=ir.join_names(before, op), outputs=op.outputs, activation=op.activation)
     return Replacement((before, op), (fused,))

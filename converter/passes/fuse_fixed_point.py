@@ -124,7 +124,7 @@ def _joined(op: Op, reader: ir.Elementwise) -> Op:
 def _is_store(reader: Op, tensor: str) -> bool:
     if isinstance(reader, ir.Elementwise):
         return reader.only_stores and reader.inputs == (tensor,)
-    return isinstance(reader, ir.Bitpack)
+    return isinstance(reader, ir.Bitpack) and len(reader.outputs) == 1
 
 
 def _stores(reader: Op) -> tuple[Store, ...]:

@@ -107,7 +107,7 @@ def _signs_only(graph: Graph, name: str) -> bool:
 
 
 def _rewrite(graph: Graph, op: Op) -> Replacement | None:
-    if not isinstance(op, ir.Bitpack) or op.thresholds is not None or op.invert is not None:
+    if not isinstance(op, ir.Bitpack) or not op.is_plain_sign:
         return None
     chain = find_chain(graph, op)
     if chain.conv is not None:

@@ -38,7 +38,7 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     channels = op.out_channels
     multiplier, offset = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     affine = graph.only_consumer(swallowed[-1].output)
-    if isinstance(affine, ir.Affine) and affine.activation is Activation.NONE:
+    if isinstance(affine, ir.Affine) and affine.activation == Activation.NONE:
         swallowed.append(affine)
         multiplier = multiplier if affine.multiplier is None else affine.multiplier
         offset = offset if affine.offset is None else affine.offset

@@ -17,7 +17,7 @@ def share_signs(graph: Graph) -> Graph:
 
 
 def _is_plain_sign(op: Op) -> bool:
-    return isinstance(op, ir.Bitpack) and op.thresholds is None and op.invert is None
+    return isinstance(op, ir.Bitpack) and op.is_plain_sign
 
 
 def _rewrite(graph: Graph, op: Op) -> Replacement | None:

@@ -32,9 +32,9 @@ def sink_flatten(graph: Graph) -> Graph:
 
 def is_flatten(graph: Graph, op: Op | None) -> bool:
     """Whether an op is a Reshape of an image to one axis, or to one pixel."""
-    if not isinstance(op, ir.Reshape) or len(graph.source(op).shape) != 3:
+    if not isinstance(op, ir.Reshape) or len(graph.source(op).shape) == 1:
         return False
-    return image_shape(graph.result(op).shape)[:2] == (1, 1) != graph.source(op).shape[:2]
+    return image_shape(graph.result(op).shape)[:2] == (1, 1) != image_shape(graph.source(op).shape)[:2]
 
 
 def _takes_flattened(op: Op) -> bool:
@@ -47,16 +47,16 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     if flatten is None or not is_flatten(graph, flatten):
         return None
     image = graph.source(flatten)
-    if isinstance(op, ir.Bitpack) and op.thresholds is None and op.invert is None:
+    if isinstance(op, ir.Bitpack) and op.is_plain_sign:
         readers = graph.consumers(op.output)
-        one_pixel = len(graph.result(op).shape) == 3
+        one_pixel = len(graph.result(op).shape) > 1
         if one_pixel and not (readers and all(map(_takes_flattened, readers))):
             return None
         return _swap(graph, flatten, op, DType.BIT)
     if isinstance(op, ir.Unpack):
         return _swap(graph, flatten, op, DType.FLOAT32)
     if isinstance(op, ir.BinaryConv2D) and _takes_flattened(op):
-        height, width, channels = image.shape
+        height, width, channels = image_shape(image.shape)
         conv = dataclasses.replace(
             op,
             inputs=(image.name,),

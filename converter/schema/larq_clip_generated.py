@@ -28,9 +28,17 @@ class StepKind(object):
     Add = 2
 
 
-class Activation(object):
-    None_ = 0
-    Relu = 1
+class ArithmeticKind(object):
+    Add = 0
+    Subtract = 1
+    Multiply = 2
+    Maximum = 3
+    Minimum = 4
+
+
+class FunctionKind(object):
+    Sigmoid = 0
+    Tanh = 1
 
 
 class OpParams(object):
@@ -49,6 +57,11 @@ class OpParams(object):
     Elementwise = 12
     Quantize = 13
     Concatenate = 14
+    Arithmetic = 15
+    PReLU = 16
+    Function = 17
+    Slice = 18
+    DepthToSpace = 19
 
 
 class Tensor(object):
@@ -896,6 +909,29 @@ def UnpackStart(builder): builder.StartObject(0)
 def UnpackEnd(builder): return builder.EndObject()
 
 
+class Activation(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def SizeOf(cls):
+        return 8
+
+    # Activation
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Activation
+    def Low(self): return self._tab.Get(flatbuffers.number_types.Float32Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(0))
+    # Activation
+    def High(self): return self._tab.Get(flatbuffers.number_types.Float32Flags, self._tab.Pos + flatbuffers.number_types.UOffsetTFlags.py_type(4))
+
+def CreateActivation(builder, low, high):
+    builder.Prep(4, 8)
+    builder.PrependFloat32(high)
+    builder.PrependFloat32(low)
+    return builder.Offset()
+
+
 class Conv2D(object):
     __slots__ = ['_tab']
 
@@ -946,14 +982,25 @@ class Conv2D(object):
     def Activation(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
         if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
-        return 0
+            x = o + self._tab.Pos
+            obj = Activation()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
 
-def Conv2DStart(builder): builder.StartObject(4)
+    # Conv2D
+    def Groups(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 1
+
+def Conv2DStart(builder): builder.StartObject(5)
 def Conv2DAddWindow(builder, window): builder.PrependStructSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(window), 0)
 def Conv2DAddWeights(builder, weights): builder.PrependUint32Slot(1, weights, 0)
 def Conv2DAddBias(builder, bias): builder.PrependInt32Slot(2, bias, -1)
-def Conv2DAddActivation(builder, activation): builder.PrependUint8Slot(3, activation, 0)
+def Conv2DAddActivation(builder, activation): builder.PrependStructSlot(3, flatbuffers.number_types.UOffsetTFlags.py_type(activation), 0)
+def Conv2DAddGroups(builder, groups): builder.PrependUint32Slot(4, groups, 1)
 def Conv2DEnd(builder): return builder.EndObject()
 
 
@@ -1071,14 +1118,119 @@ class Affine(object):
     def Activation(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
         if o != 0:
-            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
-        return 0
+            x = o + self._tab.Pos
+            obj = Activation()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
 
 def AffineStart(builder): builder.StartObject(3)
 def AffineAddMultiplier(builder, multiplier): builder.PrependInt32Slot(0, multiplier, -1)
 def AffineAddOffset(builder, offset): builder.PrependInt32Slot(1, offset, -1)
-def AffineAddActivation(builder, activation): builder.PrependUint8Slot(2, activation, 0)
+def AffineAddActivation(builder, activation): builder.PrependStructSlot(2, flatbuffers.number_types.UOffsetTFlags.py_type(activation), 0)
 def AffineEnd(builder): return builder.EndObject()
+
+
+class Arithmetic(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Arithmetic()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsArithmetic(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def ArithmeticBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Arithmetic
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Arithmetic
+    def Kind(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+def ArithmeticStart(builder): builder.StartObject(1)
+def ArithmeticAddKind(builder, kind): builder.PrependUint8Slot(0, kind, 0)
+def ArithmeticEnd(builder): return builder.EndObject()
+
+
+class PReLU(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = PReLU()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsPReLU(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def PReLUBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # PReLU
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # PReLU
+    def Slope(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+def PReLUStart(builder): builder.StartObject(1)
+def PReLUAddSlope(builder, slope): builder.PrependUint32Slot(0, slope, 0)
+def PReLUEnd(builder): return builder.EndObject()
+
+
+class Function(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Function()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsFunction(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def FunctionBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Function
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Function
+    def Kind(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+def FunctionStart(builder): builder.StartObject(1)
+def FunctionAddKind(builder, kind): builder.PrependUint8Slot(0, kind, 0)
+def FunctionEnd(builder): return builder.EndObject()
 
 
 class Softmax(object):
@@ -1131,6 +1283,106 @@ class Reshape(object):
 
 def ReshapeStart(builder): builder.StartObject(0)
 def ReshapeEnd(builder): return builder.EndObject()
+
+
+class Slice(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Slice()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsSlice(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def SliceBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # Slice
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Slice
+    def BeginH(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return 0
+
+    # Slice
+    def BeginW(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return 0
+
+    # Slice
+    def BeginC(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Int32Flags, o + self._tab.Pos)
+        return 0
+
+    # Slice
+    def Value(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Float32Flags, o + self._tab.Pos)
+        return 0.0
+
+def SliceStart(builder): builder.StartObject(4)
+def SliceAddBeginH(builder, beginH): builder.PrependInt32Slot(0, beginH, 0)
+def SliceAddBeginW(builder, beginW): builder.PrependInt32Slot(1, beginW, 0)
+def SliceAddBeginC(builder, beginC): builder.PrependInt32Slot(2, beginC, 0)
+def SliceAddValue(builder, value): builder.PrependFloat32Slot(3, value, 0.0)
+def SliceEnd(builder): return builder.EndObject()
+
+
+class DepthToSpace(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset=0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = DepthToSpace()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsDepthToSpace(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    @classmethod
+    def DepthToSpaceBufferHasIdentifier(cls, buf, offset, size_prefixed=False):
+        return flatbuffers.util.BufferHasIdentifier(buf, offset, b"\x4C\x43\x42\x31", size_prefixed=size_prefixed)
+
+    # DepthToSpace
+    def Init(self, buf, pos):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # DepthToSpace
+    def BlockH(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 1
+
+    # DepthToSpace
+    def BlockW(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 1
+
+def DepthToSpaceStart(builder): builder.StartObject(2)
+def DepthToSpaceAddBlockH(builder, blockH): builder.PrependUint32Slot(0, blockH, 1)
+def DepthToSpaceAddBlockW(builder, blockW): builder.PrependUint32Slot(1, blockW, 1)
+def DepthToSpaceEnd(builder): return builder.EndObject()
 
 
 class Op(object):

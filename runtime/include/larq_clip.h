@@ -133,7 +133,7 @@ typedef struct lqc_tensor_info {
   const char *name; /* inside the file, terminated */
   lqc_dtype dtype;
   uint32_t rank;
-  uint32_t shape[LQC_MAX_RANK]; /* without the batch: height, width, channels, or channels alone */
+  uint32_t shape[LQC_MAX_RANK]; /* without the batch: height, width, channels; length, channels; or channels */
   size_t bytes;                 /* of one image; bits count as 64-bit words, see the packing in larq_clip.fbs */
 } lqc_tensor_info;
 

@@ -8,6 +8,7 @@
 #define IDENTIFIER "LCB1"
 #define CONSTANT_ALIGNMENT 16u
 
+_Static_assert(LQC_MAX_RANK == 3, "height, width, channels");
 _Static_assert(CONSTANT_ALIGNMENT == LQC_FILE_ALIGNMENT, "constants are read in place");
 
 const char *lqc_dtype_name(lqc_dtype dtype) {
@@ -87,13 +88,10 @@ lqc_status lqc_read_tensor(const lqc_model_view *view, uint32_t index, lqc_tenso
   if (tensor->info.dtype == LQC_INT64) {
     return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "tensor '%s' is int64; only constants may be", tensor->info.name);
   }
-  if (tensor->info.rank == 2) {
-    return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "tensor '%s' has 2 axes; accepted are 1 and 3", tensor->info.name);
-  }
-  bool image = tensor->info.rank == 3;
-  tensor->height = image ? tensor->info.shape[0] : 1;
-  tensor->width = image ? tensor->info.shape[1] : 1;
-  tensor->channels = tensor->info.shape[tensor->info.rank - 1];
+  uint32_t rank = tensor->info.rank;
+  tensor->height = rank == 3 ? tensor->info.shape[0] : 1;
+  tensor->width = rank >= 2 ? tensor->info.shape[rank - 2] : 1;
+  tensor->channels = tensor->info.shape[rank - 1];
   LQC_TRY(lqc_table_vector(&t, fraction_bits, 1, false, &fractions));
   bool integer = tensor->info.dtype != LQC_BIT && tensor->info.dtype != LQC_FLOAT32;
   if (fractions.count > 0 && (!integer || (fractions.count != 1 && fractions.count != tensor->channels))) {

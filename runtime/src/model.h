@@ -14,6 +14,7 @@
 #define LQC_MAX_INPUTS 16u /* of an op */
 #define LQC_MAX_OUTPUTS 4u /* of an op */
 #define LQC_MAX_STEPS 32u  /* of a FixedPoint */
+#define LQC_MAX_PLANES 3u  /* of a Bitpack */
 
 typedef struct lqc_model_view {
   uint64_t tag; /* LQC_MODEL_TAG once loaded */
@@ -27,7 +28,7 @@ _Static_assert(sizeof(lqc_model_view) <= sizeof(lqc_model), "lqc_model must hold
 typedef struct lqc_tensor {
   lqc_tensor_info info;
   uint32_t index;
-  uint32_t height, width, channels; /* [channels] is [1, 1, channels] */
+  uint32_t height, width, channels; /* [channels] is [1, 1, channels], [length, channels] is [1, length, channels] */
   uint64_t offset;
   const int8_t *fraction_bits;
   uint32_t fraction_count; /* 0, 1 or channels */
@@ -61,7 +62,12 @@ typedef struct lqc_window {
   X(INT8_CONV_2D, Int8Conv2D)       \
   X(ELEMENTWISE, Elementwise)       \
   X(QUANTIZE, Quantize)             \
-  X(CONCATENATE, Concatenate)
+  X(CONCATENATE, Concatenate)       \
+  X(ARITHMETIC, Arithmetic)         \
+  X(PRELU, PReLU)                   \
+  X(FUNCTION, Function)             \
+  X(SLICE, Slice)                   \
+  X(DEPTH_TO_SPACE, DepthToSpace)
 
 typedef enum lqc_op_kind {
   LQC_OP_NONE = 0,
@@ -72,7 +78,20 @@ typedef enum lqc_op_kind {
 } lqc_op_kind;
 
 typedef enum lqc_epilogue { LQC_THRESHOLD = 0, LQC_CLIP, LQC_AFFINE, LQC_FIXED_POINT, LQC_EPILOGUE_COUNT } lqc_epilogue;
-typedef enum lqc_activation { LQC_NO_ACTIVATION = 0, LQC_RELU, LQC_ACTIVATION_COUNT } lqc_activation;
+typedef enum lqc_arithmetic {
+  LQC_ADD = 0,
+  LQC_SUBTRACT,
+  LQC_MULTIPLY,
+  LQC_MAXIMUM,
+  LQC_MINIMUM,
+  LQC_ARITHMETIC_COUNT
+} lqc_arithmetic;
+typedef enum lqc_function { LQC_SIGMOID = 0, LQC_TANH, LQC_FUNCTION_COUNT } lqc_function;
+
+/* low <= high, neither NaN; infinities where an end does not limit. */
+typedef struct lqc_activation {
+  float low, high;
+} lqc_activation;
 
 #define LQC_NO_CONSTANT (-1)
 
@@ -112,7 +131,12 @@ typedef struct lqc_op {
   uint32_t clip_limit;
   lqc_epilogue epilogue;
   lqc_activation activation;
-  int32_t weights, thresholds, invert, multiplier, offset, bias;
+  lqc_arithmetic arithmetic;
+  lqc_function function;
+  int32_t begin_h, begin_w, begin_c; /* within +-LQC_MAX_DIMENSION */
+  float value;                       /* finite */
+  uint32_t block_h, block_w;         /* 1 to LQC_MAX_DIMENSION */
+  int32_t weights, thresholds, invert, multiplier, offset, bias, slope;
   lqc_fixed_point fixed_point;
 } lqc_op;
 

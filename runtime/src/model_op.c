@@ -1,4 +1,6 @@
 /* Decoding the ops of a model file. */
+#include <math.h>
+
 #include "model.h"
 
 const char *lqc_op_kind_name(lqc_op_kind kind) {
@@ -59,19 +61,32 @@ static lqc_status read_byte(const lqc_table *t, const lqc_op *op, lqc_field fiel
 }
 
 static lqc_status read_activation(const lqc_table *t, uint16_t slot, lqc_op *op) {
-  int8_t value = 0;
-  LQC_TRY(read_byte(t, op, (lqc_field){slot, "activation"}, 0, LQC_ACTIVATION_COUNT - 1, &value));
-  op->activation = (lqc_activation)value;
+  lqc_field field = {slot, "activation"};
+  float ends[2] = {-INFINITY, INFINITY};
+  _Static_assert(sizeof(ends) == sizeof(op->activation), "Activation of the schema");
+  if (lqc_table_has(t, field)) {
+    LQC_TRY(lqc_table_struct(t, field, ends, sizeof(ends)));
+  }
+  if (!(ends[0] <= ends[1] && ends[0] < INFINITY && ends[1] > -INFINITY)) {
+    return lqc_fail(t->error, LQC_ERROR_MALFORMED,
+                    "op '%s' (%s): its activation has ends that no finite number lies between; accepted are a low end "
+                    "and a high one",
+                    op->name, t->type);
+  }
+  op->activation = (lqc_activation){ends[0], ends[1]};
   return LQC_OK;
 }
 
-static lqc_status read_groups(const lqc_table *t, lqc_op *op) {
-  static const lqc_field groups = {1, "groups"};
-  LQC_TRY(lqc_table_scalar(t, groups, &op->groups, 4));
-  if (op->groups == 0 || op->groups > LQC_MAX_DIMENSION) {
-    return fail_value(t, op, groups, op->groups, 1, LQC_MAX_DIMENSION);
-  }
-  return LQC_OK;
+/* A number from 1 to LQC_MAX_DIMENSION. */
+static lqc_status read_count(const lqc_table *t, const lqc_op *op, lqc_field field, uint32_t *count) {
+  LQC_TRY(lqc_table_scalar(t, field, count, 4));
+  return *count == 0 || *count > LQC_MAX_DIMENSION ? fail_value(t, op, field, *count, 1, LQC_MAX_DIMENSION) : LQC_OK;
+}
+
+static lqc_status read_begin(const lqc_table *t, const lqc_op *op, lqc_field field, int32_t *begin) {
+  const int32_t limit = (int32_t)LQC_MAX_DIMENSION;
+  LQC_TRY(lqc_table_scalar(t, field, begin, 4));
+  return *begin < -limit || *begin > limit ? fail_value(t, op, field, *begin, -limit, limit) : LQC_OK;
 }
 
 /* A constant index that only one kind of step takes. */
@@ -145,7 +160,7 @@ static lqc_status read_binary_conv2d(const lqc_table *t, uint32_t constants, lqc
   static const lqc_field clip_limit = {4, "clip_limit"}, fixed_point = {11, "fixed_point"};
   int8_t epilogue = 0;
   LQC_TRY(read_window(t, op));
-  LQC_TRY(read_groups(t, op));
+  LQC_TRY(read_count(t, op, (lqc_field){1, "groups"}, &op->groups));
   LQC_TRY(read_byte(t, op, (lqc_field){2, "pad_value"}, -1, 1, &op->pad_value));
   LQC_TRY(read_constant_index(t, op, (lqc_field){3, "weights"}, constants, 0, &op->weights));
   LQC_TRY(lqc_table_scalar(t, clip_limit, &op->clip_limit, 4));
@@ -171,13 +186,38 @@ static lqc_status read_binary_conv2d(const lqc_table *t, uint32_t constants, lqc
 
 static lqc_status read_int8_conv2d(const lqc_table *t, uint32_t constants, lqc_op *op) {
   LQC_TRY(read_window(t, op));
-  LQC_TRY(read_groups(t, op));
+  LQC_TRY(read_count(t, op, (lqc_field){1, "groups"}, &op->groups));
   LQC_TRY(read_constant_index(t, op, (lqc_field){2, "weights"}, constants, 0, &op->weights));
   LQC_TRY(read_constant_index(t, op, (lqc_field){3, "bias"}, constants, LQC_NO_CONSTANT, &op->bias));
   return read_fixed_point(t, (lqc_field){4, "fixed_point"}, constants, op);
 }
 
+static lqc_status read_conv2d(const lqc_table *t, uint32_t constants, lqc_op *op) {
+  LQC_TRY(read_window(t, op));
+  LQC_TRY(read_constant_index(t, op, (lqc_field){1, "weights"}, constants, 0, &op->weights));
+  LQC_TRY(read_constant_index(t, op, (lqc_field){2, "bias"}, constants, LQC_NO_CONSTANT, &op->bias));
+  LQC_TRY(read_activation(t, 3, op));
+  return read_count(t, op, (lqc_field){4, "groups"}, &op->groups);
+}
+
+static lqc_status read_slice(const lqc_table *t, lqc_op *op) {
+  LQC_TRY(read_begin(t, op, (lqc_field){0, "begin_h"}, &op->begin_h));
+  LQC_TRY(read_begin(t, op, (lqc_field){1, "begin_w"}, &op->begin_w));
+  LQC_TRY(read_begin(t, op, (lqc_field){2, "begin_c"}, &op->begin_c));
+  LQC_TRY(lqc_table_scalar(t, (lqc_field){3, "value"}, &op->value, 4));
+  if (!isfinite(op->value)) {
+    return lqc_fail(t->error, LQC_ERROR_MALFORMED, "op '%s' (%s): value is not a finite number", op->name, t->type);
+  }
+  return LQC_OK;
+}
+
+/* An enum in the first field. */
+static lqc_status read_kind(const lqc_table *t, const lqc_op *op, int count, int8_t *kind) {
+  return read_byte(t, op, (lqc_field){0, "kind"}, 0, count - 1, kind);
+}
+
 static lqc_status read_params(const lqc_table *t, uint32_t constants, lqc_op *op) {
+  int8_t kind = 0;
   switch (op->kind) {
   case LQC_OP_BINARY_CONV_2D:
     return read_binary_conv2d(t, constants, op);
@@ -188,10 +228,7 @@ static lqc_status read_params(const lqc_table *t, uint32_t constants, lqc_op *op
     LQC_TRY(read_constant_index(t, op, (lqc_field){0, "thresholds"}, constants, LQC_NO_CONSTANT, &op->thresholds));
     return read_constant_index(t, op, (lqc_field){1, "invert"}, constants, LQC_NO_CONSTANT, &op->invert);
   case LQC_OP_CONV_2D:
-    LQC_TRY(read_window(t, op));
-    LQC_TRY(read_constant_index(t, op, (lqc_field){1, "weights"}, constants, 0, &op->weights));
-    LQC_TRY(read_constant_index(t, op, (lqc_field){2, "bias"}, constants, LQC_NO_CONSTANT, &op->bias));
-    return read_activation(t, 3, op);
+    return read_conv2d(t, constants, op);
   case LQC_OP_MAX_POOL_2D:
   case LQC_OP_AVERAGE_POOL_2D:
     return read_window(t, op);
@@ -203,6 +240,21 @@ static lqc_status read_params(const lqc_table *t, uint32_t constants, lqc_op *op
     return read_int8_conv2d(t, constants, op);
   case LQC_OP_ELEMENTWISE:
     return read_fixed_point(t, (lqc_field){0, "fixed_point"}, constants, op);
+  case LQC_OP_ARITHMETIC:
+    LQC_TRY(read_kind(t, op, LQC_ARITHMETIC_COUNT, &kind));
+    op->arithmetic = (lqc_arithmetic)kind;
+    return LQC_OK;
+  case LQC_OP_PRELU:
+    return read_constant_index(t, op, (lqc_field){0, "slope"}, constants, 0, &op->slope);
+  case LQC_OP_FUNCTION:
+    LQC_TRY(read_kind(t, op, LQC_FUNCTION_COUNT, &kind));
+    op->function = (lqc_function)kind;
+    return LQC_OK;
+  case LQC_OP_SLICE:
+    return read_slice(t, op);
+  case LQC_OP_DEPTH_TO_SPACE:
+    LQC_TRY(read_count(t, op, (lqc_field){0, "block_h"}, &op->block_h));
+    return read_count(t, op, (lqc_field){1, "block_w"}, &op->block_w);
   default: /* the others have no fields */
     return LQC_OK;
   }
@@ -228,6 +280,18 @@ static lqc_status read_tensor_indices(const lqc_table *t, lqc_field field, const
   return LQC_OK;
 }
 
+static bool has_fixed_point(lqc_op_kind kind) {
+  return kind == LQC_OP_BINARY_CONV_2D || kind == LQC_OP_INT8_CONV_2D || kind == LQC_OP_ELEMENTWISE;
+}
+
+static uint32_t most_inputs(lqc_op_kind kind) {
+  return has_fixed_point(kind) || kind == LQC_OP_CONCATENATE ? LQC_MAX_INPUTS : kind == LQC_OP_ARITHMETIC ? 2 : 1;
+}
+
+static uint32_t most_outputs(lqc_op_kind kind) {
+  return has_fixed_point(kind) ? LQC_MAX_OUTPUTS : kind == LQC_OP_BITPACK ? LQC_MAX_PLANES : 1;
+}
+
 lqc_status lqc_read_op(const lqc_model_view *view, uint32_t index, lqc_op *op, lqc_error *error) {
   static const lqc_field name = {0, "name"}, inputs = {1, "inputs"}, outputs = {2, "outputs"},
                          params_type = {3, "params_type"}, params = {4, "params"};
@@ -235,12 +299,16 @@ lqc_status lqc_read_op(const lqc_model_view *view, uint32_t index, lqc_op *op, l
   uint8_t kind = LQC_OP_NONE;
   *op = (lqc_op){.index = index,
                  .groups = 1,
+                 .activation = {-INFINITY, INFINITY},
+                 .block_h = 1,
+                 .block_w = 1,
                  .weights = LQC_NO_CONSTANT,
                  .thresholds = LQC_NO_CONSTANT,
                  .invert = LQC_NO_CONSTANT,
                  .multiplier = LQC_NO_CONSTANT,
                  .offset = LQC_NO_CONSTANT,
-                 .bias = LQC_NO_CONSTANT};
+                 .bias = LQC_NO_CONSTANT,
+                 .slope = LQC_NO_CONSTANT};
   LQC_TRY(lqc_vector_table(view->buffer, &view->ops, index, "Op", &t, error));
   LQC_TRY(lqc_table_string(&t, name, true, &op->name));
   LQC_TRY(lqc_table_scalar(&t, params_type, &kind, 1));
@@ -249,10 +317,9 @@ lqc_status lqc_read_op(const lqc_model_view *view, uint32_t index, lqc_op *op, l
                     (int)LQC_OP_KIND_COUNT - 1);
   }
   op->kind = (lqc_op_kind)kind;
-  bool fixed = op->kind == LQC_OP_BINARY_CONV_2D || op->kind == LQC_OP_INT8_CONV_2D || op->kind == LQC_OP_ELEMENTWISE;
-  uint32_t most_inputs = fixed || op->kind == LQC_OP_CONCATENATE ? LQC_MAX_INPUTS : 1;
-  LQC_TRY(read_tensor_indices(&t, inputs, op, view->tensors.count, most_inputs, op->inputs, &op->input_count));
-  LQC_TRY(read_tensor_indices(&t, outputs, op, view->tensors.count, fixed ? LQC_MAX_OUTPUTS : 1, op->outputs,
+  LQC_TRY(
+      read_tensor_indices(&t, inputs, op, view->tensors.count, most_inputs(op->kind), op->inputs, &op->input_count));
+  LQC_TRY(read_tensor_indices(&t, outputs, op, view->tensors.count, most_outputs(op->kind), op->outputs,
                               &op->output_count));
   LQC_TRY(lqc_table_table(&t, params, lqc_op_kind_name(op->kind), &child));
   return read_params(&child, view->constants.count, op);

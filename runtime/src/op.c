@@ -62,6 +62,16 @@ lqc_status lqc_expect_same_shape(const lqc_prepare *prepare, const lqc_op *op, c
   return lqc_expect_same_channels(prepare, op, input, output);
 }
 
+lqc_status lqc_expect_groups(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                             const lqc_tensor *output) {
+  if (input->channels % op->groups == 0 && output->channels % op->groups == 0) {
+    return LQC_OK;
+  }
+  return lqc_fail(prepare->error, LQC_ERROR_MALFORMED,
+                  "op '%s' (%s): groups is %u with %u input and %u output channels; accepted are common divisors",
+                  op->name, lqc_op_kind_name(op->kind), op->groups, input->channels, output->channels);
+}
+
 int lqc_fraction_of(const lqc_tensor *tensor, uint32_t c) {
   return tensor->fraction_count == 0 ? 0 : tensor->fraction_bits[tensor->fraction_count == 1 ? 0 : c];
 }

@@ -92,6 +92,10 @@ lqc_status lqc_expect_same_shape(const lqc_prepare *prepare, const lqc_op *op, c
 lqc_status lqc_expect_same_channels(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                     const lqc_tensor *output);
 
+/* op->groups divides the channels of both. */
+lqc_status lqc_expect_groups(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
+                             const lqc_tensor *output);
+
 /* Fraction bits of channel c of an integer tensor. */
 int lqc_fraction_of(const lqc_tensor *tensor, uint32_t c);
 
@@ -145,8 +149,10 @@ static inline float lqc_power_of_two(int exponent) {
   return number.value;
 }
 
-static inline float lqc_relu(float x) {
-  return x > 0.0f ? x : 0.0f;
+/* A NaN stays one. */
+static inline float lqc_activate(lqc_activation activation, float x) {
+  x = x < activation.low ? activation.low : x;
+  return x > activation.high ? activation.high : x;
 }
 
 #endif /* LQC_OP_H */

@@ -1,5 +1,4 @@
-/* Affine: multiplier[c] * x + offset[c], two roundings, then the activation. relu(-0.0) is +0.0 here; Keras may keep
- * the sign of the zero, which compares equal and binarizes equally. */
+/* Affine: multiplier[c] * x + offset[c], two roundings, then the activation. */
 #include "op.h"
 
 /* |fraction bits|: 2^f and 2^-f are normal float32 numbers, exact, and q * 2^-f too. */
@@ -34,7 +33,7 @@ static void affine_pixels(const void *context, uint32_t thread, size_t begin, si
       float value = read_value(s, node->input, p, c);
       value = s->multiplier ? s->multiplier[c] * value : value;
       value = s->offset ? value + s->offset[c] : value;
-      out[c] = s->activation == LQC_RELU ? lqc_relu(value) : value;
+      out[c] = lqc_activate(s->activation, value);
     }
   }
 }

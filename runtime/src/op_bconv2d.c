@@ -14,11 +14,7 @@ typedef struct conv_constants {
 static lqc_status check_shapes(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                const lqc_tensor *output, uint32_t *k) {
   LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_BIT)));
-  if (input->channels % op->groups != 0 || output->channels % op->groups != 0) {
-    return FAIL(prepare, op, LQC_ERROR_MALFORMED,
-                "groups is %u with %u input and %u output channels; accepted are common divisors", op->groups,
-                input->channels, output->channels);
-  }
+  LQC_TRY(lqc_expect_groups(prepare, op, input, output));
   uint64_t taps = (uint64_t)op->window.kernel_h * op->window.kernel_w;
   uint64_t channels = input->channels / op->groups;
   if (taps > LQC_MAX_K || taps * channels > LQC_MAX_K) {

@@ -194,16 +194,6 @@ static lqc_status check_sums(const lqc_prepare *prepare, const lqc_op *op, const
   return LQC_OK;
 }
 
-static lqc_status check_groups(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
-                               const lqc_tensor *output) {
-  if (input->channels % op->groups != 0 || output->channels % op->groups != 0) {
-    return FAIL(prepare, op, LQC_ERROR_MALFORMED,
-                "groups is %u with %u input and %u output channels; accepted are common divisors", op->groups,
-                input->channels, output->channels);
-  }
-  return LQC_OK;
-}
-
 /* Weights from [out_channels][tap] to [tap][out_channels]. */
 static lqc_status prepare_depthwise(lqc_prepare *prepare, const filters *f, conv_state *s) {
   void *weights = NULL, *bias = NULL;
@@ -249,7 +239,7 @@ lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const 
                                   const lqc_tensor *output, lqc_node *node) {
   lqc_constant weights, bias;
   LQC_TRY(lqc_expect_dtype(prepare, op, input, "input", LQC_MASK(LQC_INT8)));
-  LQC_TRY(check_groups(prepare, op, input, output));
+  LQC_TRY(lqc_expect_groups(prepare, op, input, output));
   uint32_t depth = input->channels / op->groups;
   const uint32_t shape[4] = {output->channels, op->window.kernel_h, op->window.kernel_w, depth};
   LQC_TRY(lqc_expect_constant(prepare, op, "weights", op->weights, LQC_MASK(LQC_INT8), shape, 4, false, &weights));

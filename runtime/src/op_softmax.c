@@ -5,7 +5,7 @@
 #include <float.h>
 #include <string.h>
 
-#include "softmax.h"
+#include "exponential.h"
 
 #if FLT_EVAL_METHOD != 0
 #  error "float results must be rounded to their type: build with SSE2 or another IEEE 754 unit"

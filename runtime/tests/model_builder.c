@@ -1,6 +1,8 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "model_builder.h"
 
+#include <math.h>
+
 /* ---- Describing ----------------------------------------------------------------------------------------------- */
 
 void model_start(built_model *m) {
@@ -63,12 +65,16 @@ lqc_op make_op(lqc_op_kind kind, const char *name, uint32_t input, uint32_t outp
                   .outputs = {output},
                   .window = {1, 1, 1, 1, 1, 1, 0, 0},
                   .groups = 1,
+                  .activation = {-INFINITY, INFINITY},
+                  .block_h = 1,
+                  .block_w = 1,
                   .weights = -1,
                   .thresholds = -1,
                   .invert = -1,
                   .multiplier = -1,
                   .offset = -1,
-                  .bias = -1};
+                  .bias = -1,
+                  .slope = -1};
 }
 
 uint32_t add_op(built_model *m, lqc_op op) {
@@ -205,8 +211,8 @@ static void put_fixed_point(writer *w, size_t link, const lqc_fixed_point *fixed
 static void put_params(writer *w, size_t link, const lqc_op *op) {
   static const uint8_t bconv[] = {32, 4, 1, 4, 4, 1, 1, 4, 4, 4, 4, 0},
                        bconv_fixed[] = {32, 4, 1, 4, 4, 1, 1, 4, 4, 4, 4, 4}, int8_conv[] = {32, 4, 4, 4, 4},
-                       one_offset[] = {4}, window_i32[] = {32, 4}, two_i32[] = {4, 4}, conv[] = {32, 4, 4, 1},
-                       window[] = {32}, affine[] = {4, 4, 1};
+                       one_offset[] = {4}, window_i32[] = {32, 4}, two_i32[] = {4, 4}, conv[] = {32, 4, 4, 8, 4},
+                       window[] = {32}, affine[] = {4, 4, 8}, one_byte[] = {1}, slice[] = {4, 4, 4, 4};
   table t;
   uint8_t byte;
   switch (op->kind) {
@@ -250,11 +256,11 @@ static void put_params(writer *w, size_t link, const lqc_op *op) {
     put_i32(w, t.fields[1], op->invert);
     return;
   case LQC_OP_CONV_2D:
-    t = put_table(w, link, 4, conv);
+    t = put_table(w, link, 5, conv);
     put_i32(w, t.fields[1], op->weights);
     put_i32(w, t.fields[2], op->bias);
-    byte = (uint8_t)op->activation;
-    put(w, t.fields[3], &byte, 1);
+    put(w, t.fields[3], &op->activation, 8);
+    put_u32(w, t.fields[4], op->groups);
     break;
   case LQC_OP_MAX_POOL_2D:
   case LQC_OP_AVERAGE_POOL_2D:
@@ -264,8 +270,29 @@ static void put_params(writer *w, size_t link, const lqc_op *op) {
     t = put_table(w, link, 3, affine);
     put_i32(w, t.fields[0], op->multiplier);
     put_i32(w, t.fields[1], op->offset);
-    byte = (uint8_t)op->activation;
-    put(w, t.fields[2], &byte, 1);
+    put(w, t.fields[2], &op->activation, 8);
+    return;
+  case LQC_OP_ARITHMETIC:
+  case LQC_OP_FUNCTION:
+    t = put_table(w, link, 1, one_byte);
+    byte = (uint8_t)(op->kind == LQC_OP_FUNCTION ? (int)op->function : (int)op->arithmetic);
+    put(w, t.fields[0], &byte, 1);
+    return;
+  case LQC_OP_PRELU:
+    t = put_table(w, link, 1, one_offset);
+    put_i32(w, t.fields[0], op->slope);
+    return;
+  case LQC_OP_SLICE:
+    t = put_table(w, link, 4, slice);
+    put_i32(w, t.fields[0], op->begin_h);
+    put_i32(w, t.fields[1], op->begin_w);
+    put_i32(w, t.fields[2], op->begin_c);
+    put(w, t.fields[3], &op->value, 4);
+    return;
+  case LQC_OP_DEPTH_TO_SPACE:
+    t = put_table(w, link, 2, two_i32);
+    put_u32(w, t.fields[0], op->block_h);
+    put_u32(w, t.fields[1], op->block_w);
     return;
   default:
     put_table(w, link, 0, NULL);
@@ -385,4 +412,21 @@ void close_session(test_session *s) {
   lqc_session_destroy(s->session);
   free(s->memory);
   free(s->file.data);
+}
+
+void *run_model(const built_model *m, const void *const *inputs, uint32_t tensor) {
+  const lqc_options options = {.threads = lqc_pool_max_threads() == 1 ? 1 : 2, .keep_tensors = 1};
+  test_session s = open_session(m, &options);
+  lqc_tensor_info info;
+  lqc_error error;
+  for (uint32_t i = 0; i < m->input_count; ++i) {
+    EXPECT(lqc_model_tensor_info(&s.model, m->inputs[i], &info) == LQC_OK, "input %u", i);
+    memcpy(lqc_session_input(s.session, i), inputs[i], info.bytes);
+  }
+  EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
+  EXPECT(lqc_model_tensor_info(&s.model, tensor, &info) == LQC_OK, "tensor %u", tensor);
+  void *copy = malloc(info.bytes);
+  memcpy(copy, lqc_session_tensor(s.session, tensor), info.bytes);
+  close_session(&s);
+  return copy;
 }

@@ -91,6 +91,25 @@ void sample_network(built_model *m, uint64_t seed);
  *      9 dense      Int8Conv2D     -> "scores" float 10 */
 void integer_network(built_model *m, uint64_t seed);
 
+/* The same for ops between the layers of plain models (plain_network.c):
+ *
+ *   op  0 grouped    Conv2D        "image" float 6x5x8 -> "grouped", 2 groups, relu6
+ *       1 depthwise  Conv2D        -> "depthwise", 8 groups
+ *       2 prelu      PReLU         -> "prelu"
+ *       3 add        Arithmetic    "prelu", "image" -> "sum"
+ *       4 mean       AveragePool2D -> "mean" 1x1x8
+ *       5 gate       Function      -> "gate", sigmoid
+ *       6 scale      Arithmetic    "sum", "gate" -> "scaled", product
+ *       7 region     Slice         -> "region" 7x4x8, beyond the edges
+ *       8 planes     Bitpack       -> "plane_0" and "plane_1" bits 7x4x8
+ *       9 join       Concatenate   -> "joined" bits 7x4x16
+ *      10 pad        Slice         -> "padded" bits 9x6x16, an output
+ *      11 quantize   Quantize      "scaled" -> "stored" int8 6x5x8
+ *      12 space      DepthToSpace  -> "space" int8 12x10x2, an output
+ *      13 row        Reshape       "scaled" -> "row" float 30x8, two axes
+ *      14 clip       Affine        -> "clipped" 30x8, an output */
+void plain_network(built_model *m, uint64_t seed);
+
 /* Loads and makes a session; fails the test where that is not possible. */
 typedef struct test_session {
   built_file file;
@@ -101,6 +120,9 @@ typedef struct test_session {
 
 test_session open_session(const built_model *m, const lqc_options *options);
 void close_session(test_session *s);
+
+/* A copy of a tensor of a model that was run, with two threads where there are, on `inputs`, one for each. */
+void *run_model(const built_model *m, const void *const *inputs, uint32_t tensor);
 
 #define EXPECT(condition, ...)                       \
   do {                                               \

@@ -13,7 +13,7 @@ static void add_float_part(built_model *m, uint64_t *seed) {
   op.window = (lqc_window){3, 3, 1, 1, 1, 1, 1, 1};
   op.weights = add_random_floats(m, 4, weights, seed);
   op.bias = add_random_floats(m, 1, eight, seed);
-  op.activation = LQC_RELU;
+  op.activation.low = 0.0f;
   add_op(m, op);
   op = make_op(LQC_OP_MAX_POOL_2D, "pool", 1, 2);
   op.window = (lqc_window){2, 2, 2, 2, 1, 1, 0, 0};

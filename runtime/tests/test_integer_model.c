@@ -1,6 +1,6 @@
 /* The integer network: the same on every instruction set and with any number of threads, and with one mistake each. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
-#include "wrong_models.h"
+#include "whole_models.h"
 
 enum { QUANTIZE, STEM, BINARY, DEPTHWISE, JOIN, JOIN_BITS, RELU, MEAN, FLATTEN, DENSE };
 
@@ -178,62 +178,9 @@ static const wrong_model wrong_models[] = {
     {"mean of integers as float", mean_dtype, LQC_ERROR_UNSUPPORTED, "'mean' is float32; accepted: int8, int16"},
 };
 
-static test_session run(const built_model *m, const lqc_options *options) {
-  test_session s = open_session(m, options);
-  lqc_error error;
-  float *image = lqc_session_input(s.session, 0);
-  for (int i = 0; i < 60; ++i) {
-    image[i] = (float)(i * 37 % 101 - 50) / 13.0f;
-  }
-  EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
-  return s;
-}
-
-static void test_same_everywhere(void) {
-  built_model m;
-  integer_network(&m, 7);
-  const lqc_options scalar = {.isa = LQC_ISA_SCALAR, .keep_tensors = 1};
-  test_session first = run(&m, &scalar);
-  for (int isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
-    for (uint32_t threads = 1; threads <= 7 && threads <= lqc_pool_max_threads(); threads += 2) {
-      if (!lqc_isa_available((lqc_isa)isa)) {
-        continue;
-      }
-      const lqc_options options = {.threads = threads, .isa = (lqc_isa)isa, .keep_tensors = 1};
-      test_session other = run(&m, &options);
-      for (size_t t = 0; t < m.tensor_count; ++t) {
-        lqc_tensor_info info;
-        EXPECT(lqc_model_tensor_info(&first.model, t, &info) == LQC_OK, "tensor %zu", t);
-        EXPECT(memcmp(lqc_session_tensor(first.session, t), lqc_session_tensor(other.session, t), info.bytes) == 0,
-               "'%s' on %s with %u threads", info.name, lqc_isa_name((lqc_isa)isa), threads);
-      }
-      close_session(&other);
-    }
-  }
-  close_session(&first);
-  model_end(&m);
-}
-
-/* The plan of the file and a place for each tensor give the same outputs. */
-static void test_plan(void) {
-  built_model m;
-  integer_network(&m, 7);
-  const lqc_options keep = {.keep_tensors = 1};
-  test_session first = run(&m, NULL), second = run(&m, &keep);
-  for (size_t i = 0; i < m.output_count; ++i) {
-    lqc_tensor_info info;
-    lqc_model_tensor_info(&first.model, lqc_model_output_tensor(&first.model, i), &info);
-    EXPECT(memcmp(lqc_session_output(first.session, i), lqc_session_output(second.session, i), info.bytes) == 0, "'%s'",
-           info.name);
-  }
-  close_session(&first);
-  close_session(&second);
-  model_end(&m);
-}
-
 int main(void) {
-  test_same_everywhere();
-  test_plan();
+  check_same_everywhere(integer_network);
+  check_plan(integer_network);
   for (size_t i = 0; i < sizeof(wrong_models) / sizeof(wrong_models[0]); ++i) {
     check_wrong(&wrong_models[i], integer_network);
   }

@@ -210,5 +210,6 @@ int main(void) {
   test_work();
   test_damage(sample_network);
   test_damage(integer_network);
+  test_damage(plain_network);
   return 0;
 }

@@ -1,6 +1,8 @@
 /* The sample network with one mistake each. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
-#include "wrong_models.h"
+#include <math.h>
+
+#include "whole_models.h"
 
 BREAK(version_2, m->version = 2)
 BREAK(version_0, m->version = 0)
@@ -41,8 +43,9 @@ BREAK(dilation_large, OP(m, 4)->window.dilation_w = 65536)
 BREAK(weights_index, OP(m, 0)->weights = 99)
 BREAK(weights_negative, OP(m, 0)->weights = -1)
 BREAK(bias_index, OP(m, 0)->bias = -2)
-BREAK(activation, OP(m, 0)->activation = (lqc_activation)2)
-BREAK(activation_200, OP(m, 2)->activation = (lqc_activation)200)
+BREAK(activation_order, OP(m, 0)->activation.high = -1.0f)
+BREAK(activation_nan, OP(m, 2)->activation.low = NAN)
+BREAK(activation_infinite, OP(m, 2)->activation.low = INFINITY)
 BREAK(epilogue, OP(m, 4)->epilogue = (lqc_epilogue)4)
 BREAK(pad_value, OP(m, 4)->pad_value = 2)
 BREAK(step, OP(m, 4)->step_log2 = 15)
@@ -92,7 +95,7 @@ static const wrong_model wrong_models[] = {
     {"output twice", output_twice, LQC_ERROR_MALFORMED, "twice"},
     {"dtype", dtype, LQC_ERROR_UNSUPPORTED, "dtype 6"},
     {"int64 tensor", dtype_int64, LQC_ERROR_UNSUPPORTED, "'first' is int64"},
-    {"rank 2", rank_2, LQC_ERROR_UNSUPPORTED, "'first'"},
+    {"rank 2", rank_2, LQC_ERROR_MALFORMED, "axis 3 of weights"},
     {"rank 4", rank_4, LQC_ERROR_UNSUPPORTED, "4 axes"},
     {"dimension 0", dimension_0, LQC_ERROR_UNSUPPORTED, "0 elements"},
     {"dimension too large", dimension_large, LQC_ERROR_UNSUPPORTED, "16777217"},
@@ -122,8 +125,9 @@ static const wrong_model wrong_models[] = {
     {"weights index", weights_index, LQC_ERROR_MALFORMED, "weights is constant 99"},
     {"no weights", weights_negative, LQC_ERROR_MALFORMED, "weights"},
     {"bias index", bias_index, LQC_ERROR_MALFORMED, "bias is constant -2"},
-    {"activation", activation, LQC_ERROR_UNSUPPORTED, "activation is 2"},
-    {"activation 200", activation_200, LQC_ERROR_UNSUPPORTED, "activation is 200"},
+    {"order of an activation", activation_order, LQC_ERROR_MALFORMED, "no finite number lies between"},
+    {"NaN in an activation", activation_nan, LQC_ERROR_MALFORMED, "no finite number lies between"},
+    {"infinite activation", activation_infinite, LQC_ERROR_MALFORMED, "no finite number lies between"},
     {"epilogue", epilogue, LQC_ERROR_UNSUPPORTED, "epilogue is 4"},
     {"pad value", pad_value, LQC_ERROR_UNSUPPORTED, "pad_value is 2"},
     {"step", step, LQC_ERROR_UNSUPPORTED, "step_log2 is 15"},

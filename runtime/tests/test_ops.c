@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "model_builder.h"
-#include "softmax.h"
+#include "exponential.h"
 
 static const float *floats_of(const built_model *m, int32_t constant) {
   return (const float *)(const void *)m->constants[constant].data;
@@ -14,25 +14,12 @@ static const uint64_t *words_of(const built_model *m, int32_t constant) {
 
 /* A model of one op from "x" to "y", run on input `data`; the output is copied. */
 static void *run_one(built_model *m, const void *data, size_t out_bytes) {
-  lqc_options options = {.threads = 2};
-  if (lqc_pool_max_threads() == 1) {
-    options.threads = 1;
-  }
   m->input_count = m->output_count = 1;
   m->inputs[0] = 0;
   m->outputs[0] = 1;
-  test_session s = open_session(m, &options);
-  lqc_tensor_info in, out;
-  lqc_error error;
-  lqc_model_tensor_info(&s.model, 0, &in);
-  lqc_model_tensor_info(&s.model, 1, &out);
-  EXPECT(out.bytes == out_bytes, "%zu and %zu", out.bytes, out_bytes);
-  memcpy(lqc_session_input(s.session, 0), data, in.bytes);
-  EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
-  void *copy = malloc(out_bytes);
-  memcpy(copy, lqc_session_output(s.session, 0), out_bytes);
-  close_session(&s);
-  return copy;
+  size_t bytes = lqc_array_bytes((lqc_dtype)m->tensors[1].dtype, m->tensors[1].shape, m->tensors[1].rank);
+  EXPECT(bytes == out_bytes, "%zu and %zu", bytes, out_bytes);
+  return run_model(m, &data, 1);
 }
 
 static float *random_floats(size_t count, uint64_t *seed) {
@@ -156,21 +143,31 @@ static void test_integer_pools(uint64_t *seed) {
   }
 }
 
+static lqc_activation random_activation(uint64_t *seed) {
+  static const lqc_activation kinds[] = {{-INFINITY, INFINITY}, {0, INFINITY}, {0, 6}, {-INFINITY, 1}, {-1, 1}};
+  return kinds[random_below(seed, 5)];
+}
+
 static void test_conv(uint64_t *seed) {
-  image_case c = random_image(seed, 5);
-  uint32_t outs = 1 + random_below(seed, 40), taps = c.window.kernel_h * c.window.kernel_w;
+  image_case c = random_image(seed, 20);
+  uint32_t groups = random_bit(seed) ? 1 : random_bit(seed) ? c.channels : 2;
+  c.channels += groups == 2 ? c.channels % 2 : 0;
+  uint32_t outs = groups * (1 + random_below(seed, 40 / groups)), taps = c.window.kernel_h * c.window.kernel_w;
+  outs = groups == c.channels && random_bit(seed) ? groups : outs; /* depthwise */
   uint32_t places = c.out_height * c.out_width;
   float *x = random_floats((size_t)c.height * c.width * c.channels, seed);
   built_model m;
   model_start(&m);
   add_tensor(&m, "x", LQC_FLOAT32, c.height, c.width, c.channels);
   add_tensor(&m, "y", LQC_FLOAT32, c.out_height, c.out_width, outs);
-  const uint32_t shape[] = {c.window.kernel_h, c.window.kernel_w, c.channels, outs};
+  uint32_t depth = c.channels / groups;
+  const uint32_t shape[] = {c.window.kernel_h, c.window.kernel_w, depth, outs};
   lqc_op op = make_op(LQC_OP_CONV_2D, "conv", 0, 1);
+  op.groups = groups;
   op.window = c.window;
   op.weights = add_random_floats(&m, 4, shape, seed);
   op.bias = random_bit(seed) ? add_random_floats(&m, 1, &outs, seed) : -1;
-  op.activation = random_bit(seed) ? LQC_RELU : LQC_NO_ACTIVATION;
+  op.activation = random_activation(seed);
   float *w = (float *)(void *)m.constants[op.weights].data;
   for (size_t i = 0; i < m.constants[op.weights].bytes / 4; ++i) {
     w[i] /= 3.0f; /* sums round: the order matters */
@@ -181,13 +178,14 @@ static void test_conv(uint64_t *seed) {
     volatile float sum = 0.0f;
     for (uint32_t t = 0; t < taps; ++t) {
       size_t pixel = tap_of(&c, i / outs, t);
-      for (uint32_t k = 0; pixel != SIZE_MAX && k < c.channels; ++k) {
-        volatile float product = x[pixel * c.channels + k] * w[((size_t)t * c.channels + k) * outs + i % outs];
+      size_t first = i % outs / (outs / groups) * depth;
+      for (uint32_t k = 0; pixel != SIZE_MAX && k < depth; ++k) {
+        volatile float product = x[pixel * c.channels + first + k] * w[((size_t)t * depth + k) * outs + i % outs];
         sum = sum + product;
       }
     }
     float expected = op.bias >= 0 ? sum + floats_of(&m, op.bias)[i % outs] : sum;
-    expected = op.activation == LQC_RELU && !(expected > 0) ? 0.0f : expected;
+    expected = fminf(fmaxf(expected, op.activation.low), op.activation.high);
     EXPECT(memcmp(&y[i], &expected, 4) == 0 || (y[i] == 0 && expected == 0), "output %u: %g instead of %g", i,
            (double)y[i], (double)expected);
   }
@@ -217,7 +215,7 @@ static void test_affine(uint64_t *seed) {
     lqc_op op = make_op(LQC_OP_AFFINE, "affine", 0, 1);
     op.multiplier = random_bit(seed) ? add_random_floats(&m, 1, &channels, seed) : -1;
     op.offset = random_bit(seed) ? add_random_floats(&m, 1, &channels, seed) : -1;
-    op.activation = random_bit(seed) ? LQC_RELU : LQC_NO_ACTIVATION;
+    op.activation = random_activation(seed);
     add_op(&m, op);
     float *y = run_one(&m, is_int8 ? (const void *)q : x, pixels * channels * 4);
     for (uint32_t i = 0; i < pixels * channels; ++i) {
@@ -226,7 +224,7 @@ static void test_affine(uint64_t *seed) {
       volatile float value = is_int8 ? ldexpf((float)q[i], -f) : x[i];
       value = op.multiplier >= 0 ? floats_of(&m, op.multiplier)[c] * value : value;
       value = op.offset >= 0 ? value + floats_of(&m, op.offset)[c] : value;
-      float expected = op.activation == LQC_RELU && !(value > 0) ? 0.0f : value;
+      float expected = fminf(fmaxf(value, op.activation.low), op.activation.high);
       EXPECT(y[i] == expected, "int8 %d element %u: %g instead of %g", is_int8, i, (double)y[i], (double)expected);
     }
     free(y);

@@ -30,7 +30,12 @@ def every_op(seed: int = 0) -> ir.Graph:
     sketch.pool("im", op_type=ir.AveragePool2D, source="ip").exact_norm("in").sign("it")
     sketch.binary_conv("ib", 9).clip("iq").exact_norm("in2").sum("sum", "im")
     sketch.store("s3", fraction_bits=(2,)).sign("it2", source="sum").binary_conv("ib2", 3, kernel=1).clip("iq2")
-    return pipeline.lower(sketch.graph("out", "mean", "signs", "e", "s3", "iq2"))
+    sketch.conv("g", 6, groups=3, activation=ir.Activation(-1, 6), source="x").prelu("pr").add(
+        ir.Function, "fn", kind=ir.FunctionKind.TANH
+    )
+    sketch.arithmetic("sum2", "subtract", "g").slice("cut", (4, 10, 8), begin_h=2, begin_w=-1, begin_c=-1, value=0.5)
+    sketch.depth_to_space("d2s", 1, 2).planes("pl", 2).join("bits", "pl0", "pl1").binary_conv("b4", 3).norm("n5")
+    return pipeline.lower(sketch.graph("out", "mean", "signs", "e", "s3", "iq2", "n5"))
 
 
 def same(a: ir.Graph, b: ir.Graph) -> None:

@@ -123,13 +123,6 @@ def test_float64_layers_that_are_not_of_integers():
     refused("layer 'crop' .Cropping2D.: layers of this type", lambda x: L.Cropping2D(1, name="crop")(storage()(x)))
 
 
-def test_padding_that_does_not_fold():
-    refused(
-        "layer 'pad' .ZeroPadding2D.: its zeros go to .'pool'.",
-        lambda x: L.MaxPooling2D(2, name="pool")(L.ZeroPadding2D(1, dtype="float64", name="pad")(storage()(x))),
-    )
-
-
 def test_formats_too_far_apart():
     def build(x):
         fine = norm("n", 24 * np.ones(3, int))(norm("m", 24 * np.ones(3, int))(storage("a", 24)(x)))

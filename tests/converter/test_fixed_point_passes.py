@@ -86,7 +86,7 @@ def pad(sketch: Sketch, name: str, top: int, below: int, left: int, right: int) 
     height, width, channels = sketch.tensors[sketch.last].shape
     read = sketch.tensors[sketch.last]
     shape = (top + height + below, left + width + right, channels)
-    return sketch.add(ir.Pad2D, name, read.dtype, shape, None, read.fraction_bits, top=top, left=left)
+    return sketch.add(ir.Slice, name, read.dtype, shape, None, read.fraction_bits, begin_h=-top, begin_w=-left)
 
 
 def valid(sketch: Sketch) -> Sketch:
@@ -106,7 +106,7 @@ def test_fold_padding_into_float_and_int8_convolutions():
         valid(pad(Sketch((5, 4, 3)), "p", 1, 1, 1, 1).quantize("i").int8_conv("c", 4)).graph(),
     ):
         result = fold_padding(graph)
-        assert not ops_of(result, ir.Pad2D) and len(result.ops) == len(graph.ops) - 1
+        assert not ops_of(result, ir.Slice) and len(result.ops) == len(graph.ops) - 1
         assert_same(graph, result)
 
 
@@ -119,13 +119,15 @@ def test_fold_padding_in_front_of_a_sign_pads_with_plus_one():
     assert_same(graph, result)
 
 
-def test_fold_padding_refuses_what_it_cannot_fold():
+def test_fold_padding_leaves_what_it_cannot_fold():
     own_padding = pad(Sketch((5, 4, 3)), "p", 1, 1, 1, 1).sign("s").binary_conv("c", 4)
     larger_than_kernel = valid(pad(Sketch((5, 4, 3)), "p", 3, 3, 3, 3).conv("c", 4))
     pooled = pad(Sketch((5, 4, 3)), "p", 1, 1, 1, 1).pool("c")
-    for sketch in (own_padding, larger_than_kernel, pooled):
-        with pytest.raises(ConversionError, match=r"layer 'p' \(ZeroPadding2D\): its zeros go to"):
-            fold_padding(sketch.graph())
+    cropped = valid(Sketch((5, 4, 3)).add(ir.Slice, "p", shape=(5, 4, 3), begin_h=-1).conv("c", 4))
+    other_value = valid(Sketch((5, 4, 3)).add(ir.Slice, "p", shape=(7, 4, 3), begin_h=-1, value=1.0).conv("c", 4))
+    for sketch in (own_padding, larger_than_kernel, pooled, cropped, other_value):
+        graph = sketch.graph()
+        assert types(fold_padding(graph)) == types(graph)
 
 
 # ---- store_before_pools ---------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ BROKEN = {
     "window fits": ("c", {"window": Window(3, 3, 1, 1, 1, 1, 3, 1)}, "its window fits"),
     "window starts inside": ("c", {"shape": (6, 4, 5)}, "its window fits"),
     "window positive": ("c", {"window": Window(3, 3, 0, 1, 1, 1, 1, 1)}, "its window fits"),
-    "bits in": ("s", {"dtype": DType.FLOAT32}, "it writes bits"),
+    "bits in": ("s", {"dtype": DType.FLOAT32}, "it reads bits|outputs are bits"),
     "pad value": ("c", {"pad_value": 2}, "pad_value is -1, 0 or 1"),
     "groups": ("c", {"groups": 4}, "groups divide"),
     "weights": ("c", {"weights": np.zeros((5, 3, 3, 5), np.uint8)}, "its weights are bits"),
@@ -162,8 +162,8 @@ BROKEN = {
     "norm size": ("n", {"beta": np.ones(4, np.float32)}, "four constants are finite"),
     "norm type": ("n", {"gamma": np.ones(5)}, "four constants are finite"),
     "shape kept": ("n", {"shape": (4, 2, 5)}, "it keeps the shape"),
-    "rank": ("n", {"shape": (4, 5)}, "accepted are .channels,. and"),
-    "size": ("n", {"shape": (4, 0, 5)}, "accepted are .channels,. and"),
+    "rank": ("n", {"shape": (4, 4, 1, 5)}, "accepted are .channels,., .length, channels. and"),
+    "size": ("n", {"shape": (4, 0, 5)}, "accepted are .channels,., .length, channels. and"),
     "fraction": ("n", {"fraction_bits": (1,)}, "fraction bits; integers have none"),
 }
 

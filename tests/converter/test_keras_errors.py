@@ -38,7 +38,6 @@ def layers(keras):
     return {
         "depthwise": (q.QuantDepthwiseConv2D(3), image, "QuantDepthwiseConv2D.*not supported; supported are .*Conv2D"),
         "conv1d": (k.Reshape((36, 4)), image, r"target_shape is \(36, 4\); accepted are 1 and 3 axes"),
-        "zero padding": (k.ZeroPadding2D(), image, "ZeroPadding2D.*its zeros go to"),
         "lambda": (k.Lambda(lambda x: x + 1), image, "Lambda.*not supported"),
         "nested": (
             keras.Sequential([k.Dense(3)]),

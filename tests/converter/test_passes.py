@@ -369,7 +369,7 @@ def test_lower_accumulators_does_not_fire_on_thresholds():
 def test_fuse_activations():
     graph = Sketch((5, 5, 3)).conv("c", 8).relu("r").graph()
     result = fuse_activations(graph)
-    assert types(result) == ["Conv2D"] and result.ops[0].activation is ir.Activation.RELU
+    assert types(result) == ["Conv2D"] and result.ops[0].activation == ir.Activation.RELU
     assert_same(graph, result)
 
 

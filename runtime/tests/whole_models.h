@@ -1,6 +1,6 @@
-/* Models with one mistake each: the status and a word of the message that they must give. */
-#ifndef LQC_WRONG_MODELS_H
-#define LQC_WRONG_MODELS_H
+/* Checks of whole models: where they run, and with one mistake each, the status and a word of the message. */
+#ifndef LQC_WHOLE_MODELS_H
+#define LQC_WHOLE_MODELS_H
 
 #include "model_builder.h"
 
@@ -20,4 +20,10 @@ typedef struct wrong_model {
 /* Builds a sample, breaks it, and fails the test unless loading it, or asking for the size of a session, says so. */
 void check_wrong(const wrong_model *wrong, void (*sample)(built_model *m, uint64_t seed));
 
-#endif /* LQC_WRONG_MODELS_H */
+/* Every tensor of a sample is the same on all instruction sets, for any number of threads. */
+void check_same_everywhere(void (*sample)(built_model *m, uint64_t seed));
+
+/* The plan of the file and a place for each tensor give the same outputs. */
+void check_plan(void (*sample)(built_model *m, uint64_t seed));
+
+#endif /* LQC_WHOLE_MODELS_H */
