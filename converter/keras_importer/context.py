@@ -74,7 +74,7 @@ class GraphBuilder:
         return ir.Graph.build(name, self._tensors.values(), self._ops, self.inputs, outputs)
 
 
-Step = Callable[[Tensor, str], Tensor]
+Step = Callable[[Tensor, str], Tensor]  # of a tensor, and the name of the result
 
 
 class LayerImport:
@@ -152,3 +152,7 @@ class LayerImport:
             return Window.place(source.shape, kernel, strides, dilation, padding)
         except ValueError as error:
             raise self.error(str(error), "use another padding or a smaller window") from None
+
+
+Handler = Callable[[LayerImport, Tensor], "Tensor | Mean"]
+Join = Callable[[LayerImport, "list[Tensor]"], Tensor]
