@@ -169,6 +169,8 @@ def _is_fold(function: Any, probes: list[list[Array]], results: list[Array], *, 
         for values, result in zip(probes, results):
             first, *others = values[::-1] if turned else values
             for other in others:
+                if any(a != b and 1 not in (a, b) for a, b in zip(first.shape, other.shape)):
+                    return False
                 first = function(first, other)
             if not np.array_equal(first, result, equal_nan=True):
                 return False

@@ -107,6 +107,7 @@ EXACT_IN_FLOAT64 = (
     _layers.Activation,
     _layers.ReLU,
     _layers.ZeroPadding2D,
+    _layers.Cropping2D,
     _layers.Dropout,
     _layers.SpatialDropout2D,
 )

@@ -89,18 +89,12 @@ def take_channels(call: LayerImport, source: Tensor, channels: list[int], output
 
 
 def padded_sum(call: LayerImport, sources: Sequence[Tensor], before: int) -> Tensor:
-    """The sum with a narrower tensor, `before` channels of zeros in front of that: x + 0 is x."""
+    """The sum with a narrower tensor, `before` channels of zeros in front of that."""
     wide, narrow = sorted((call.builder.as_float(source) for source in sources), key=lambda t: -t.channels)
-    end = before + narrow.channels
-    parts = []
-    for first, last, suffix in ((0, before, "left"), (before, end, "middle"), (end, wide.channels, "right")):
-        if first < last:
-            part = take_channels(call, wide, list(range(first, last)), f"{call.name}:{suffix}")
-            middle = suffix == "middle"
-            whole = before == 0 and end == wide.channels
-            name = call.name if whole else f"{call.name}:sum"
-            parts.append(arithmetic(call, ArithmeticKind.ADD, [part, narrow], name) if middle else part)
-    return parts[0] if len(parts) == 1 else concatenated(call, parts)
+    if narrow.channels < wide.channels:
+        widened = Tensor(f"{call.name}:widened", DType.FLOAT32, (*narrow.shape[:-1], wide.channels))
+        narrow = call.emit(ir.Slice, narrow, widened, begin_c=-before)
+    return arithmetic(call, ArithmeticKind.ADD, [wide, narrow])
 
 
 __all__ = [
