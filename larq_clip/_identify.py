@@ -35,14 +35,14 @@ def map_structure(structure: Any, function: Callable[[Any], Any]) -> Any:
 
 def moved_channels(node: Any, inputs: list[Any]) -> list[list[int]] | None:
     """For each output of a call, which channels of its one input it consists of; None where it does something else."""
-    shapes = _shapes(inputs)
+    shapes = probe_shapes(inputs)
     if shapes is None or len(inputs) != 1:
         return None
     (shape,) = shapes
     codes = np.arange(np.prod(shape)).reshape(shape)
     channels = None
-    for x in (codes.astype(np.float32), _random(shape)):
-        found = _computed(node, inputs, [x])
+    for x in (codes.astype(np.float32), random_numbers(shape)):
+        found = computed(node, inputs, [x])
         if found is None or any(y.shape[:-1] != x.shape[:-1] or not y.size for y in found):
             return None
         if channels is None:
@@ -57,17 +57,17 @@ def moved_channels(node: Any, inputs: list[Any]) -> list[list[int]] | None:
 
 def is_concatenation(node: Any, inputs: list[Any]) -> bool:
     """Whether a call joins its inputs along the channels."""
-    shapes = _shapes(inputs)
+    shapes = probe_shapes(inputs)
     if shapes is None or len(inputs) < 2 or len({shape[:-1] for shape in shapes}) > 1:
         return False
-    arrays = [_random(shape, seed) for seed, shape in enumerate(shapes)]
-    found = _computed(node, inputs, arrays)
+    arrays = [random_numbers(shape, seed) for seed, shape in enumerate(shapes)]
+    found = computed(node, inputs, arrays)
     return found is not None and len(found) == 1 and np.array_equal(found[0], np.concatenate(arrays, axis=-1))
 
 
 def padded_sum(node: Any, inputs: list[Any]) -> int | None:
     """Where a call adds two inputs, the narrower one with zeros around its channels: how many in front; else None."""
-    shapes = _shapes(inputs)
+    shapes = probe_shapes(inputs)
     if shapes is None or len(inputs) != 2 or shapes[0][:-1] != shapes[1][:-1]:
         return None
     wide, narrow = sorted((0, 1), key=lambda i: -shapes[i][-1])
@@ -79,7 +79,7 @@ def padded_sum(node: Any, inputs: list[Any]) -> int | None:
         arrays[wide] *= scale
         if scale == 0:
             arrays[narrow] = np.arange(1, arrays[narrow].size + 1, dtype=np.float32).reshape(shapes[narrow])
-        found = _computed(node, inputs, arrays)
+        found = computed(node, inputs, arrays)
         if found is None or len(found) != 1 or found[0].shape != arrays[wide].shape:
             return None
         if before is None:
@@ -97,7 +97,7 @@ def padded_sum(node: Any, inputs: list[Any]) -> int | None:
 def clip_bounds(function: Callable[[Any], Any]) -> tuple[float, float] | None:
     """Where an activation is clip(x, low, high) with low <= 0 <= high, and both are m 2^-8: low and high; else None."""
     with np.errstate(over="ignore"):
-        x = np.concatenate([np.linspace(-40, 40, 2561), _random((4096,))]).astype(np.float32)
+        x = np.concatenate([np.linspace(-40, 40, 2561), random_numbers((4096,))]).astype(np.float32)
     found = _numpy(function, tf.constant(np.append(x, [-1e30, 1e30]).astype(np.float32)))
     if found is None or len(found) != 1 or found[0].shape != (x.size + 2,):
         return None
@@ -108,7 +108,7 @@ def clip_bounds(function: Callable[[Any], Any]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _shapes(inputs: list[Any]) -> list[tuple[int, ...]] | None:
+def probe_shapes(inputs: list[Any]) -> list[tuple[int, ...]] | None:
     """Of probes: those of the inputs, 2 where they are open; None where one has no channels to move."""
     shapes = [tensor.shape for tensor in inputs]
     if not shapes or any(s.rank is None or s.rank < 2 or s[-1] is None for s in shapes):
@@ -116,13 +116,13 @@ def _shapes(inputs: list[Any]) -> list[tuple[int, ...]] | None:
     return [(BATCH, *(2 if size is None else int(size) for size in shape[1:])) for shape in shapes]
 
 
-def _random(shape: tuple[int, ...], seed: int = 0) -> Array:
+def random_numbers(shape: tuple[int, ...], seed: int = 0) -> Array:
     """Normally distributed, times powers of ten from 1e-30 to 1e30."""
     rng = np.random.default_rng(seed)
     return (rng.standard_normal(shape) * 10.0 ** rng.integers(-30, 31, shape)).astype(np.float32)
 
 
-def _computed(node: Any, inputs: list[Any], values: list[Array]) -> list[Array] | None:
+def computed(node: Any, inputs: list[Any], values: list[Array]) -> list[Array] | None:
     """What the layer of a call makes of other inputs; None where it fails, or gives anything but tensors."""
     replaced = {id(tensor): tf.constant(value) for tensor, value in zip(inputs, values)}
     arguments = map_structure(
@@ -146,10 +146,13 @@ def is_code(layer: Any) -> bool:
 
 __all__ = [
     "clip_bounds",
+    "computed",
     "is_code",
     "is_concatenation",
     "is_symbolic",
     "map_structure",
     "moved_channels",
     "padded_sum",
+    "probe_shapes",
+    "random_numbers",
 ]

@@ -28,6 +28,7 @@ CASES = {
     "BinaryDenseNet45": Case(50, "h5", 40),
     "BinaryResNetE18": Case(64, "h5", 16),
     "BiRealNet": Case(32, "h5", 16, scaled=True),
+    "DoReFaNet": Case(96, "h5", 0, scaled=True),
     "MeliusNet22": Case(32, "h5", 34),
     "QuickNet": Case(32, "h5", 16),
     "QuickNetLarge": Case(32, "h5", 32),

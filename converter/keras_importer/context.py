@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ class Mean:
     shape: tuple[int, ...]
 
 
+Source: TypeAlias = Tensor | Mean
+
+
 class GraphBuilder:
     """Collects tensors and ops; `fixed_point` says that the model has layers of fixed point."""
 
@@ -56,6 +59,13 @@ class GraphBuilder:
         self._ops.append(op_type(name, tuple(source.name for source in sources), (result.name,), **fields))
         return self._define(result)
 
+    def emit_all(
+        self, op_type: type[ir.Op], name: str, source: Tensor, results: Sequence[Tensor], **fields: Any
+    ) -> None:
+        """Append an op from `source` to several new tensors."""
+        outputs = tuple(self._define(result).name for result in results)
+        self._ops.append(op_type(name, (source.name,), outputs, **fields))
+
     def _define(self, tensor: Tensor) -> Tensor:
         self._tensors[tensor.name] = tensor
         return tensor
@@ -74,7 +84,7 @@ class GraphBuilder:
         return ir.Graph.build(name, self._tensors.values(), self._ops, self.inputs, outputs)
 
 
-Step = Callable[[Tensor, str], Tensor]
+Step = Callable[[Tensor, str], Tensor]  # of a tensor, and the name of the result
 
 
 class LayerImport:
@@ -132,6 +142,13 @@ class LayerImport:
         if len(source.shape) != 3:
             raise self.error(f"its input has shape {(None, *source.shape)}", "give it (batch, height, width, channels)")
 
+    def require_sequence(self, source: Tensor) -> None:
+        """The layer reads a sequence, channels last."""
+        if getattr(self.layer, "data_format", "channels_last") != "channels_last":
+            raise self.error("its data_format is 'channels_first'", "use 'channels_last'")
+        if len(source.shape) != 2:
+            raise self.error(f"its input has shape {(None, *source.shape)}", "give it (batch, length, channels)")
+
     def constant(self, what: str, array: Any) -> NDArray[np.float32]:
         """A weight as float32, which must be finite."""
         result = np.asarray(array, np.float32)
@@ -152,3 +169,7 @@ class LayerImport:
             return Window.place(source.shape, kernel, strides, dilation, padding)
         except ValueError as error:
             raise self.error(str(error), "use another padding or a smaller window") from None
+
+
+Handler = Callable[[LayerImport, Tensor], Source]
+Join = Callable[[LayerImport, "list[Tensor]"], Tensor]

@@ -217,16 +217,6 @@ def int8_layer(call: LayerImport, source: Tensor, activate: Activate) -> Tensor:
     return call.run(source, [("linear", convolve), *activate(call, layer.activation)])
 
 
-def zero_padding(call: LayerImport, source: Tensor) -> Tensor:
-    """Zeros around the image; a pass hands them on to the convolution behind, where it can take them."""
-    call.require_image(source)
-    (top, below), (left, right) = call.layer.padding
-    height, width, channels = source.shape
-    source = source if source.dtype is not DType.BIT else call.builder.as_float(source)
-    shape = (top + height + below, left + width + right, channels)
-    return call.emit(ir.Slice, source, source.reshaped(call.name, shape), begin_h=-top, begin_w=-left)
-
-
 def take_channels(call: LayerImport, source: Tensor) -> Tensor:
     """The channels that the layer names."""
     return _selected(call, source, np.asarray(call.layer.channels, np.int64))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from larq_clip import arithmetic
 from larq_clip._binary import produces_signs
 from larq_clip._keras import lq, tf
 from larq_clip.arithmetic import bits_to_signs, sign_bits, step_exponent
 from larq_clip.converter import ir
-from larq_clip.converter.ir import DType, Tensor
+from larq_clip.converter.ir import ArithmeticKind, DType, Tensor
 from larq_clip.converter.keras_importer.context import LayerImport
 from larq_clip.quantizers import AccumulatorClip
 
@@ -32,7 +34,7 @@ def signs(call: LayerImport, quantizer: Any, source: Tensor, output: str, role: 
     if not produces_signs(quantizer, [probes]):
         raise call.error(
             f"its {role} {name!r} produces values other than -1 and +1",
-            "accepted is a sign such as 'ste_sign' or 'approx_sign'",
+            "accepted are signs such as 'ste_sign' and 'approx_sign', 'ste_heaviside', and DoReFa of 1 to 3 bits",
         )
     produced = np.asarray(quantizer(tf.constant(probes)))
     wrong = np.flatnonzero(np.any(produced != bits_to_signs(sign_bits(probes)), axis=tuple(range(1, probes.ndim))))
@@ -49,18 +51,84 @@ def signs(call: LayerImport, quantizer: Any, source: Tensor, output: str, role: 
     return call.builder.emit(ir.Bitpack, output, source, bits)
 
 
-def quantized_input(call: LayerImport, source: Tensor) -> Tensor:
-    """The input as a Larq layer sees it: bits, or the source where there is no quantizer."""
+class Operand(NamedTuple):
+    """The input of a layer with weights, as it multiplies with it.
+
+    Attributes:
+        tensor: the input itself; of levels the first plane.
+        planes: the bits that it consists of; none of float32.
+        levels: n of the numbers m / n, m = 0 ... n; 1 of signs, 0 of float32.
+        is_sign: whether it is -1 and +1, not 0 and 1.
+    """
+
+    tensor: Tensor
+    planes: tuple[Tensor, ...] = ()
+    levels: int = 0
+    is_sign: bool = False
+
+
+def quantized_input(call: LayerImport, source: Tensor) -> Operand:
+    """The input as a Larq layer sees it: signs, levels, or the source where there is no quantizer."""
     quantizer = getattr(call.layer, "input_quantizer", None)
-    if quantizer is None or isinstance(quantizer, lq.quantizers.NoOp):
-        return source
-    return signs(call, quantizer, source, f"{call.name}:input", "input_quantizer")
+    if quantizer is not None and not isinstance(quantizer, lq.quantizers.NoOp):
+        count = level_count(quantizer)
+        if count:
+            return levels(call, quantizer, count, source, f"{call.name}:input")
+        source = signs(call, quantizer, source, f"{call.name}:input", "input_quantizer")
+    return Operand(source, (source,), 1, True) if source.dtype is DType.BIT else Operand(source)
 
 
-def quantized_kernel(call: LayerImport) -> NDArray[np.float32]:
-    """The kernel's values as the layer multiplies with them."""
+def level_count(quantizer: Any) -> int:
+    """n of a quantizer to m / n, m = 0 ... n, with n = 1, 3 or 7: SteHeaviside, DoReFa of 1 to 3 bits; 0 of others."""
+    x = np.concatenate([PROBES, np.linspace(-0.5, 1.5, 999, dtype=np.float32)])[:, None]
+    found = np.asarray(quantizer(tf.constant(x)))
+    steps = np.unique(found)
+    n = len(steps) - 1
+    expected = np.arange(n + 1, dtype=np.float32) / np.float32(max(n, 1))
+    rises = np.all(np.diff(found[np.argsort(x[:, 0]), 0]) >= 0)
+    return n if n in (1, 3, 7) and rises and np.array_equal(steps, expected) else 0
+
+
+def levels(call: LayerImport, quantizer: Any, count: int, source: Tensor, output: str) -> Operand:
+    """The bit planes of a quantizer to m / n; the thresholds of m are found by bisection over all float32."""
+    source = source if source.dtype is DType.INT32 else call.builder.as_float(source)
+
+    def level(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.rint(np.asarray(quantizer(tf.constant(x, tf.float32))) * np.float32(count))
+
+    def below(limit: int) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]]:
+        return lambda x: (level(x) < limit).astype(np.uint8)
+
+    thresholds = np.zeros((count, source.channels), np.float32)
+    for i in range(count):
+        thresholds[i] = arithmetic.find_float_thresholds(1, below(i + 1)).threshold
+    planes = count.bit_length()
+    names = [output] if planes == 1 else [f"{output}:{j}" for j in range(planes)]
+    bits = [Tensor(name, DType.BIT, source.shape) for name in names]
+    call.builder.emit_all(ir.Bitpack, output, source, bits, thresholds=thresholds[0] if planes == 1 else thresholds)
+    return Operand(bits[0], tuple(bits), count)
+
+
+def level_numbers(call: LayerImport, operand: Operand, output: str) -> Tensor:
+    """m / n of an operand of levels, as float32."""
+    terms: list[Tensor] = []
+    for j, plane in enumerate(operand.planes):
+        half = np.full(plane.channels, 2.0 ** (j - 1), np.float32)
+        term = Tensor(f"{plane.name}:weighted", DType.FLOAT32, plane.shape)
+        number = call.builder.as_float(plane)
+        terms.append(call.emit(ir.Affine, number, term, multiplier=half, offset=half))
+    total = terms[0]
+    for j, term in enumerate(terms[1:], 1):
+        result = Tensor(f"{output}:sum{j}", DType.FLOAT32, total.shape)
+        total = call.emit_many(ir.Arithmetic, [total, term], result, kind=ArithmeticKind.ADD)
+    part = np.full(total.channels, np.float32(1) / np.float32(operand.levels), np.float32)
+    return call.emit(ir.Affine, total, Tensor(output, DType.FLOAT32, total.shape), multiplier=part)
+
+
+def quantized_kernel(call: LayerImport, name: str = "kernel") -> NDArray[np.float32]:
+    """A kernel's values as the layer multiplies with them."""
     with lq.context.quantized_scope(True):
-        return call.constant("kernel", tf.convert_to_tensor(call.layer.kernel).numpy())
+        return call.constant(name, tf.convert_to_tensor(getattr(call.layer, name)).numpy())
 
 
 def kernel_signs(call: LayerImport) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
@@ -73,11 +141,6 @@ def kernel_signs(call: LayerImport) -> tuple[NDArray[np.float32], NDArray[np.flo
     except ValueError as error:
         raise call.error(str(error), "use a kernel_quantizer such as 'magnitude_aware_sign'") from None
     return bits_to_signs(sign_bits(kernel)).astype(np.float32), scale
-
-
-def is_signs(array: NDArray) -> bool:
-    """Whether every element is -1 or +1."""
-    return bool(np.all(np.abs(array) == 1))
 
 
 def accumulator_clip(call: LayerImport) -> tuple[int, int] | None:

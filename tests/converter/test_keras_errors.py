@@ -36,19 +36,29 @@ def layers(keras):
 
     image = (6, 6, 4)
     return {
-        "depthwise": (q.QuantDepthwiseConv2D(3), image, "QuantDepthwiseConv2D.*not supported; supported are .*Conv2D"),
-        "conv1d": (k.Reshape((36, 4)), image, r"target_shape is \(36, 4\); accepted are 1 and 3 axes"),
-        "lambda": (k.Lambda(lambda x: x + 1), image, "Lambda.*not supported"),
-        "nested": (
-            keras.Sequential([k.Dense(3)]),
-            (4,),
-            "models inside of models are not supported; apply its layers one by one",
+        "depthwise": (
+            q.QuantLocallyConnected2D(3, 3),
+            image,
+            "QuantLocally.*not supported; supported are .*QuantConv2D",
         ),
+        "reshape": (k.Reshape((6, 6, 2, 2)), image, r"target_shape is \(6, 6, 2, 2\); accepted are 1 to 3 axes"),
+        "lambda": (k.Lambda(lambda x: x**2), image, "its code computes none of what the converter knows; accepted is"),
+        "lambda division": (k.Lambda(lambda x: x / 3), image, "for x / c write x \\* \\(1 / c\\)"),
         "subclass": (type("MyDense", (k.Dense,), {})(3), (4,), "MyDense.*not supported"),
-        "tanh": (k.Activation("tanh"), image, "its activation is 'tanh'; accepted are 'linear', 'relu', 'softmax'"),
-        "conv tanh": (k.Conv2D(3, 3, activation="tanh"), image, "its activation is 'tanh'"),
-        "relu6": (k.ReLU(6.0), image, r"its max_value is 6\.0; accepted: None"),
-        "leaky": (k.ReLU(negative_slope=0.5), image, "its negative_slope is"),
+        "elu": (k.Activation("elu"), image, "its activation is 'elu'; accepted are 'linear', 'relu', 'relu6', "),
+        "conv elu": (k.Conv2D(3, 3, activation="softplus"), image, "its activation is 'softplus'"),
+        "relu": (k.ReLU(threshold=0.5), image, r"its threshold is 0\.5; accepted: 0"),
+        "average": (
+            k.UpSampling2D(interpolation="bilinear"),
+            image,
+            "its interpolation is 'bilinear'; accepted: 'near",
+        ),
+        "dilated": (
+            k.Conv2DTranspose(3, 3, dilation_rate=2),
+            image,
+            r"its dilation_rate is \(2, 2\); use dilation_rate",
+        ),
+        "sequence": (k.Conv1D(3, 3, data_format="channels_first"), (6, 4), "channels_first.*use 'channels_last'"),
         "softmax axis": (k.Softmax(axis=1), image, "its axis is 1; accepted: -1 and 3"),
         "channels first": (k.Conv2D(3, 3, data_format="channels_first"), image, "channels_first.*use 'channels_last'"),
         "pool first": (k.MaxPooling2D(data_format="channels_first"), image, "channels_first"),
@@ -64,28 +74,26 @@ def layers(keras):
         "half": (k.Dense(3, dtype="float16"), (4,), "it computes in float16; build it with dtype='float32'"),
         "double": (k.Dense(3, dtype="float64"), (4,), "it computes in float64"),
         "dorefa": (
-            q.QuantConv2D(3, 3, input_quantizer="dorefa_quantizer", kernel_quantizer="ste_sign"),
+            q.QuantConv2D(3, 3, input_quantizer=lq.quantizers.DoReFa(4), kernel_quantizer="ste_sign"),
             image,
-            "input_quantizer.*produces values other than -1 and \\+1; accepted is a sign",
+            "input_quantizer.*produces values other than -1 and \\+1; accepted are signs .* DoReFa of 1 to 3 bits",
         ),
-        "heaviside": (q.QuantDense(3, input_quantizer="ste_heaviside"), (4,), "produces values other than -1 and"),
+        "ternary": (q.QuantDense(3, input_quantizer="ste_tern"), (4,), "produces values other than -1 and"),
+        "levels around": (
+            q.QuantConv2D(3, 3, padding="same", pad_values=-1.0, **{**BINARY, "input_quantizer": "ste_heaviside"}),
+            image,
+            "its pad_values is -1; accepted are 0 and 1 around a binary input",
+        ),
         "wrong at zero": (
             q.QuantConv2D(3, 3, input_quantizer=negative_sign, kernel_quantizer="ste_sign"),
             image,
             r"'negative_sign' produces -1 at 0, where the sign is \+1; accepted is \+1 for x >= 0",
         ),
-        "heaviside layer": (lq.quantizers.SteHeaviside(), image, "SteHeaviside.*not supported"),
         "pad values": (
             q.QuantConv2D(3, 3, padding="same", pad_values=0.5, **BINARY),
             image,
-            r"its pad_values is 0\.5; accepted are 0, 1 and -1",
+            r"its pad_values is 0\.5; accepted are -1 and 0 and 1 around a binary input",
         ),
-        "float pad values": (
-            q.QuantConv2D(3, 3, padding="same", pad_values=1.0),
-            image,
-            r"its pad_values is 1\.0, and its input or kernel is not binary; use pad_values=0",
-        ),
-        "float groups": (k.Conv2D(4, 3, groups=2), image, "its groups is 2, and its input or kernel is not binary"),
         "float clip": (
             clipped.QuantConv2D(3, 3, accumulator_quantizer=AccumulatorClip()),
             image,
@@ -101,8 +109,18 @@ def layers(keras):
 
 
 NAMES = (
-    *("depthwise", "conv1d", "zero padding", "lambda", "nested", "subclass", "tanh", "conv tanh", "relu6", "leaky"),
     *(
+        "depthwise",
+        "reshape",
+        "lambda",
+        "lambda division",
+        "subclass",
+        "elu",
+        "conv elu",
+        "relu",
+        "average",
+        "dilated",
+        "sequence",
         "softmax axis",
         "channels first",
         "pool first",
@@ -112,9 +130,16 @@ NAMES = (
         "norm nan",
         "norm variance",
         "half",
+        "double",
+        "dorefa",
+        "ternary",
+        "levels around",
+        "wrong at zero",
+        "pad values",
+        "float clip",
+        "other clip",
+        "clip layer",
     ),
-    *("double", "dorefa", "heaviside", "wrong at zero", "heaviside layer", "pad values", "float pad values"),
-    *("float groups", "float clip", "other clip", "clip layer"),
 )
 
 
@@ -150,7 +175,7 @@ def test_models_that_are_no_graph(keras):
         convert_keras_model("model.h5")
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (None, None, 3), (2, 2, 2, 2)])
+@pytest.mark.parametrize("shape", [(), (None, None, 3), (2, 2, 2, 2)])
 def test_input_shapes(keras, shape):
     from larq_clip.converter import convert_keras_model
 
@@ -179,12 +204,72 @@ def test_several_inputs_of_a_layer(keras):
     from larq_clip.converter import convert_keras_model
 
     x = keras.Input((4,))
-    model = keras.Model(x, keras.layers.Add(name="sum")([keras.layers.ReLU()(x), x]))
-    with pytest.raises(ConversionError, match=r"layer 'sum' \(Add\): sums and concatenations of float32"):
-        convert_keras_model(model)
     model = keras.Model(x, keras.layers.Activation("linear", name="both")([keras.layers.ReLU()(x), x]))
     with pytest.raises(ConversionError, match=r"layer 'both' \(Activation\): it has 2 inputs and 2 outputs; give it"):
         convert_keras_model(model)
+    image = keras.Input((4, 4, 3))
+    parts = [image, keras.layers.ReLU()(image), keras.layers.ReLU()(image)]
+    for layer, message in (
+        (keras.layers.Concatenate(1, name="join"), "its axis is 1; join the channels, axis=-1 or axis=3"),
+        (keras.layers.Average(name="join"), "it averages 3 tensors; average 2, 4 or 8"),
+        (keras.layers.Lambda(lambda x: x[0] * x[1] + x[2], name="join"), "its code computes none of what"),
+    ):
+        with pytest.raises(ConversionError, match=rf"layer 'join' \({type(layer).__name__}\): {message}"):
+            convert_keras_model(keras.Model(image, layer(parts)))
+
+
+UNSUPPORTED = {
+    "ConvLSTM2D": ((3, 6, 6, 2), lambda k: k.ConvLSTM2D(2, 3)),
+    "LSTM": ((6, 2), lambda k: k.LSTM(3)),
+    "GRU": ((6, 2), lambda k: k.GRU(3)),
+    "SimpleRNN": ((6, 2), lambda k: k.SimpleRNN(3)),
+    "Bidirectional": ((6, 2), lambda k: k.Bidirectional(k.LSTM(3))),
+    "TimeDistributed": ((6, 2), lambda k: k.TimeDistributed(k.Dense(3))),
+    "LayerNormalization": ((6, 2), lambda k: k.LayerNormalization()),
+    "Permute": ((6, 2), lambda k: k.Permute((2, 1))),
+    "RepeatVector": ((6,), lambda k: k.RepeatVector(2)),
+    "ELU": ((6,), lambda k: k.ELU()),
+    "ThresholdedReLU": ((6,), lambda k: k.ThresholdedReLU()),
+    "LocallyConnected1D": ((6, 2), lambda k: k.LocallyConnected1D(2, 3)),
+    "Masking": ((6, 2), lambda k: k.Masking()),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_types_of_layers(keras, kind):
+    """One clear error each, which says what is supported."""
+    from larq_clip.converter import convert_keras_model
+
+    shape, build = UNSUPPORTED[kind]
+    x = keras.Input(shape)
+    first = keras.layers.ReLU()(x)
+    model = keras.Model(x, build(keras.layers)(first))
+    what = (
+        "input .* has shape" if len(shape) == 4 else rf"layer '.*' \({kind}\): layers of this type are not supported; "
+    )
+    with pytest.raises(ConversionError, match=what):
+        convert_keras_model(model)
+
+
+def test_attention(keras):
+    from larq_clip.converter import convert_keras_model
+
+    x = keras.Input((6, 2))
+    model = keras.Model(x, keras.layers.MultiHeadAttention(1, 2)(x, keras.layers.ReLU()(x)))
+    with pytest.raises(ConversionError, match="MultiHeadAttention.*not supported; supported are .*convert the part"):
+        convert_keras_model(model)
+
+
+def test_nested_models_that_are_no_graph(keras):
+    from larq_clip.converter import convert_keras_model
+
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x + 1
+
+    x = keras.Input((4,))
+    with pytest.raises(ConversionError, match=r"layer 'inner' \(Subclassed\): model 'inner'.*use the functional API"):
+        convert_keras_model(keras.Model(x, Subclassed(name="inner")(x)))
 
 
 def test_training_mode_in_predict(keras):
