@@ -48,7 +48,7 @@ def convert_keras_model(model: Any) -> bytes:
 
 
 def verify_keras_model(
-    model: Any, file: bytes | str | os.PathLike, images: Any = None, samples: int = 2
+    model: Any, file: bytes | str | os.PathLike, images: Any = None, *, samples: int = 4, constants: bool = True
 ) -> Verification:
     """Compare every layer of a model file, on the C runtime, with the Keras model that it was made from.
 
@@ -59,6 +59,7 @@ def verify_keras_model(
         file: path or bytes of the .lcb file.
         images: array ``(images, *input shape)``, a list of arrays for several inputs; random ones where None.
         samples: how many random images.
+        constants: whether the file's constants are compared too with those that the model gives now.
 
     Returns:
         What was compared, and the first `mismatch` if any; its method `require` raises that.
@@ -77,7 +78,8 @@ def verify_keras_model(
         images = [random_images(samples, shape) for shape in shapes]
     elif not isinstance(images, (list, tuple)):
         images = [images]
-    return verify.verify(reference, file if isinstance(file, bytes) else Path(file).read_bytes(), images)
+    data = file if isinstance(file, bytes) else Path(file).read_bytes()
+    return verify.verify(reference, data, images, constants=constants)
 
 
 def random_images(count: int, shape: tuple[int, ...], seed: int = 0) -> NDArray[np.float32]:

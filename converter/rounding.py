@@ -13,8 +13,8 @@ other, element by element. It is found by going through the ops, with E = 0 at t
 - The first term is what a difference of the inputs becomes: sum |w| E(in) for a layer with weights; for other ops the
   largest change of the result over v - E and v + E, which bounds it because they are monotone in each input. A softmax
   p is 2 max(E)-Lipschitz in its logarithm: p (e^(2 max E) - 1).
-- Integers and bits are rounded by rule, not by chance: where E(in) is 0 it stays 0, else it is the change over v - E and
-  v + E, so that a sign may differ only where |v| <= E.
+- Integers and bits are rounded by rule, not by chance: where E(in) is 0 it stays 0, else it is the change over v - E
+  and v + E, so that a sign may differ only where |v| <= E.
 
 So whatever consists of integers has E = 0: it is compared exactly.
 """

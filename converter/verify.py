@@ -1,8 +1,8 @@
 """Whether a file computes what its Keras model computes: tensor by tensor, on the C runtime, for some images.
 
 Each op of the file is checked twice, always on the tensors that the runtime itself has computed so far. So a difference
-is found in the layer that makes it, and none is carried on: where rounding turns a sign near zero, the layers behind are
-compared on that sign.
+is found in the layer that makes it, and none is carried on: where rounding turns a sign near zero, the layers behind
+are compared on that sign.
 
 1. Against the file: the op's evaluator (`larq_clip.converter.ir`), as the file is read back, computes from the
    runtime's input tensors what the runtime has computed. A difference is a fault of the runtime.
@@ -15,8 +15,11 @@ two orders of summation and of rounding can be, which `larq_clip.converter.round
 imported layers and the magnitudes at hand. The same derivation allows a sign, or a stored integer, to differ where what
 is rounded to it lies within that distance of the step, and nowhere else. Models of integers have no such place.
 
-By induction over the layers, the runtime computes the Keras model, up to those distances. What Keras computes on its own
-is compared at the outputs alone, for information: there rounding has gone through all layers.
+By induction over the layers, the runtime computes the Keras model, up to those distances. What Keras computes on its
+own is compared at the outputs alone, for information: there rounding has gone through all layers.
+
+3. Against the model's weights: images reach only some of the values at which a threshold matters. So what the file
+   holds is compared with what the model gives now (`larq_clip.converter.compare`), where its ops are this version's.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from larq_clip.converter import ir, reader, rounding
+from larq_clip.converter import compare, ir, pipeline, reader, rounding
+from larq_clip.converter.compare import ConstantMismatch
 from larq_clip.converter.ir import DType, Tensor
 from larq_clip.converter.rounding import Reals, reals, stored
 from larq_clip.errors import VerificationError
@@ -104,7 +108,10 @@ class Verification:
         values: numbers compared with Keras.
         flipped: signs and integers that differ where rounding explains it.
         outputs: of each output the largest difference to Keras on its own, through all layers.
-        mismatch: the first value that differs by more; None where the file computes what Keras computes.
+        constants: whether the file's constants were compared with the model's; False where the file has other ops than
+            this version writes, None where that was not asked for.
+        mismatch: the first value that differs by more, or the first constant; None where the file computes what Keras
+            computes.
     """
 
     images: int
@@ -114,7 +121,8 @@ class Verification:
     tensors: dict[str, float] = field(default_factory=dict)
     allowed: dict[str, float] = field(default_factory=dict)
     outputs: dict[str, float] = field(default_factory=dict)
-    mismatch: Mismatch | None = None
+    constants: bool | None = None
+    mismatch: Mismatch | ConstantMismatch | None = None
 
     @property
     def exact(self) -> int:
@@ -128,23 +136,27 @@ class Verification:
             larq_clip.VerificationError: names the first one: layer, channel, pixel, both values.
         """
         if self.mismatch is not None:
-            remedy = (
-                "the file is damaged or was made from another model: convert the model again; if that does not help, "
-                "report a bug of larq_clip"
-                if self.mismatch.against == "Keras"
-                else "the C runtime is wrong on this machine: report a bug of larq_clip"
-            )
-            raise VerificationError(f"{self.mismatch}; {remedy}")
+            raise VerificationError(f"{self.mismatch}; {self._remedy}")
         return self
 
+    @property
+    def _remedy(self) -> str:
+        if isinstance(self.mismatch, Mismatch) and self.mismatch.against != "Keras":
+            return "the C runtime is wrong on this machine: report a bug of larq_clip"
+        return (
+            "the file is damaged or was made from another model: convert the model again; if that does not help, "
+            "report a bug of larq_clip"
+        )
 
-def verify(reference: Reference, data: bytes, inputs: Sequence[NDArray]) -> Verification:
+
+def verify(reference: Reference, data: bytes, inputs: Sequence[NDArray], *, constants: bool = True) -> Verification:
     """Compare a file with its Keras model on some images; see the top of this module.
 
     Args:
         reference: the Keras model.
         data: the bytes of the file.
         inputs: one array ``(images, *shape)`` for each input of the model.
+        constants: whether to compare constants too; a file that has just been converted needs none of that.
 
     Raises:
         larq_clip.VerificationError: where the file is not one of this model: names, shapes or number of inputs and
@@ -167,6 +179,11 @@ def verify(reference: Reference, data: bytes, inputs: Sequence[NDArray]) -> Veri
         checks.run(image, arrays)
         if result.mismatch is None:
             _compare_outputs(reference, graph, result, images, arrays)
+    if constants:
+        expected = pipeline.lower(reference.graph)
+        result.constants = compare.same_structure(expected, graph)
+        if result.constants and result.mismatch is None:
+            result.mismatch = compare.first_difference(expected, graph)
     return result
 
 
@@ -287,7 +304,7 @@ class _Checks:
             pass
         # The file reads a tensor in another place than Keras does, a sign that several layers share for instance; so
         # whatever else the runtime has computed may stand for what Keras needs.
-        others = (self._known - set(self._graph.producer(name).outputs)) | given  # type: ignore[union-attr]
+        others = (self._known - set(self._graph.producer(name).outputs)) | given
         numbers = {other: reals(arrays[other], self._graph.tensors[other]) for other in self._before(name, others)}
         try:
             return self._reference.compute(name, numbers)

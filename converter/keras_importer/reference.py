@@ -4,7 +4,7 @@ The graph of a model, models inside of it included, is executed call by call, as
 layer sees what the device's layer saw: where the sum of a float layer in front is rounded differently, and a sign near
 zero with it, the layers behind are compared all the same.
 
-A given tensor is either a layer's output or its quantized input, ``X:input``. A quantizer leaves what is quantized as it
+A given tensor is either a layer's output or its quantized input, ``X:input``. A quantizer leaves what is quantized as
 is, so the layer is called on that. Several layers may read the sign of one tensor, and a file keeps it once; therefore
 the quantized input of one layer serves all that quantize the same tensor in the same way, also behind layers that move
 elements or add zeros.
