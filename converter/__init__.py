@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from larq_clip.converter.verify import Verification
 
 
 def convert_keras_model(model: Any) -> bytes:
@@ -37,3 +45,45 @@ def convert_keras_model(model: Any) -> bytes:
             f"model {model.name!r} does not fit the file format: {error}; make that layer smaller, or, where its sizes "
             "are ordinary, report a bug of larq_clip"
         ) from error
+
+
+def verify_keras_model(
+    model: Any, file: bytes | str | os.PathLike, images: Any = None, *, samples: int = 4, constants: bool = True
+) -> Verification:
+    """Compare every layer of a model file, on the C runtime, with the Keras model that it was made from.
+
+    Bits and integers must be equal, float32 within what rounding explains; `larq_clip.converter.verify` says how.
+
+    Args:
+        model: the Keras model.
+        file: path or bytes of the .lcb file.
+        images: array ``(images, *input shape)``, a list of arrays for several inputs; random ones where None.
+        samples: how many random images.
+        constants: whether the file's constants are compared too with those that the model gives now.
+
+    Returns:
+        What was compared, and the first `mismatch` if any; its method `require` raises that.
+
+    Raises:
+        larq_clip.VerificationError: where the file was made from another model.
+        larq_clip.ConversionError: where the model is one that cannot be converted.
+        larq_clip.ModelFileError: where the file is none of a model.
+    """
+    from larq_clip.converter import verify
+    from larq_clip.converter.keras_importer.reference import KerasReference
+
+    reference = KerasReference(model)
+    shapes = [reference.graph.tensors[name].shape for name in reference.graph.inputs]
+    if images is None:
+        images = [random_images(samples, shape) for shape in shapes]
+    elif not isinstance(images, (list, tuple)):
+        images = [images]
+    data = file if isinstance(file, bytes) else Path(file).read_bytes()
+    return verify.verify(reference, data, images, constants=constants)
+
+
+def random_images(count: int, shape: tuple[int, ...], seed: int = 0) -> NDArray[np.float32]:
+    """Images ``(count, *shape)`` for a check: normally distributed, and uniform in [-1, 1], in turn."""
+    rng = np.random.default_rng(seed)
+    images = [rng.normal(size=shape) if i % 2 == 0 else rng.uniform(-1, 1, shape) for i in range(count)]
+    return np.asarray(images, np.float32).reshape(count, *shape)

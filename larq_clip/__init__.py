@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         models,
         quantizers,
     )
-    from larq_clip.converter import convert_keras_model
-    from larq_clip.errors import ConversionError, LarqClipError, ModelFileError, RuntimeLibraryError
+    from larq_clip.converter import convert_keras_model, verify_keras_model
+    from larq_clip.errors import ConversionError, LarqClipError, ModelFileError, RuntimeLibraryError, VerificationError
     from larq_clip.interpreter import Interpreter
 
 __version__ = "0.1.0"
@@ -50,6 +50,8 @@ _NAMES = {
     "LarqClipError": "larq_clip.errors",
     "ModelFileError": "larq_clip.errors",
     "RuntimeLibraryError": "larq_clip.errors",
+    "VerificationError": "larq_clip.errors",
+    "verify_keras_model": "larq_clip.converter",
 }
 
 __all__ = [
@@ -58,6 +60,7 @@ __all__ = [
     "LarqClipError",
     "ModelFileError",
     "RuntimeLibraryError",
+    "VerificationError",
     "arithmetic",
     "callbacks",
     "constraints",
@@ -68,6 +71,7 @@ __all__ = [
     "layers",
     "models",
     "quantizers",
+    "verify_keras_model",
 ]
 
 

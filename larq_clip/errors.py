@@ -11,6 +11,10 @@ class ConversionError(LarqClipError, ValueError):
     """A Keras model, or a layer of it, that cannot be converted."""
 
 
+class VerificationError(LarqClipError, ValueError):
+    """A model file that does not compute what its Keras model computes."""
+
+
 class ModelFileError(LarqClipError, ValueError):
     """Bytes that are not a valid .lcb model."""
 

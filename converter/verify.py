@@ -1,0 +1,376 @@
+"""Whether a file computes what its Keras model computes: tensor by tensor, on the C runtime, for some images.
+
+Each op of the file is checked twice, always on the tensors that the runtime itself has computed so far. So a difference
+is found in the layer that makes it, and none is carried on: where rounding turns a sign near zero, the layers behind
+are compared on that sign.
+
+1. Against the file: the op's evaluator (`larq_clip.converter.ir`), as the file is read back, computes from the
+   runtime's input tensors what the runtime has computed. A difference is a fault of the runtime.
+2. Against Keras: where the file keeps a tensor that Keras has too, the output of a layer or its quantized input, the
+   Keras layers in between compute it from the nearest such tensors of the runtime. A difference is a fault of the file:
+   it is damaged, was made from another model, or the converter is wrong.
+
+Bits and integers must be equal. So must float32, unless it was rounded on the way: then the two may be as far apart as
+two orders of summation and of rounding can be, which `larq_clip.converter.rounding` derives for every element from the
+imported layers and the magnitudes at hand. The same derivation allows a sign, or a stored integer, to differ where what
+is rounded to it lies within that distance of the step, and nowhere else. Models of integers have no such place.
+
+By induction over the layers, the runtime computes the Keras model, up to those distances. What Keras computes on its
+own is compared at the outputs alone, for information: there rounding has gone through all layers.
+
+3. Against the model's weights: images reach only some of the values at which a threshold matters. So what the file
+   holds is compared with what the model gives now (`larq_clip.converter.compare`), where its ops are this version's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from larq_clip.converter import compare, ir, pipeline, reader, rounding
+from larq_clip.converter.compare import ConstantMismatch
+from larq_clip.converter.ir import DType, Tensor
+from larq_clip.converter.rounding import Reals, reals, stored
+from larq_clip.errors import VerificationError
+
+AXES = ("row", "column", "channel")
+
+
+class Reference(Protocol):
+    """The Keras side, which `larq_clip.converter.keras_importer.reference.KerasReference` is."""
+
+    graph: ir.Graph
+    layers: frozenset[str]
+
+    def shape(self, name: str, bits: bool) -> tuple[int, ...] | None: ...
+
+    def compute(self, name: str, given: Mapping[str, NDArray]) -> NDArray: ...
+
+    def outputs(self, inputs: list[NDArray]) -> list[NDArray]: ...
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first value that differs by more than rounding explains.
+
+    Attributes:
+        against: "Keras" or "the file".
+        layer: the layers that compute it, joined by '+'.
+        op: type of the op, or types joined by '+'.
+        tensor: name of the tensor.
+        image: number of the image in the batch.
+        place: index in the tensor, without the batch: channel last, pixel before it.
+        expected: what the other side computes.
+        found: what the C runtime computes.
+        allowed: how much rounding explains.
+        differing: how many values of the tensor differ by more than that, in this image.
+        size: how many values it has.
+    """
+
+    against: str
+    layer: str
+    op: str
+    tensor: str
+    image: int
+    place: tuple[int, ...]
+    expected: float
+    found: float
+    allowed: float
+    differing: int
+    size: int
+
+    def __str__(self) -> str:
+        names = AXES[len(AXES) - len(self.place) :]
+        where = ", ".join(f"{name} {index}" for name, index in zip(names, self.place, strict=True))
+        rule = f"rounding explains up to {self.allowed:.3g}" if self.allowed else "accepted are equal values"
+        says = "Keras computes" if self.against == "Keras" else "the file says"
+        return (
+            f"layer {self.layer!r} ({self.op}), tensor {self.tensor!r}, image {self.image}, {where}: {says} "
+            f"{self.expected:.9g}, the C runtime computes {self.found:.9g}; {rule}, and {self.differing:,} of "
+            f"{self.size:,} values differ"
+        )
+
+
+@dataclass
+class Verification:
+    """What was compared.
+
+    Attributes:
+        images: how many.
+        tensors: tensors compared with Keras, by name: the largest difference found, 0.0 where all values were equal.
+        allowed: of those that differed, the largest difference that rounding explains, by name.
+        ops: ops compared with the file.
+        values: numbers compared with Keras.
+        flipped: signs and integers that differ where rounding explains it.
+        outputs: of each output the largest difference to Keras on its own, through all layers.
+        constants: whether the file's constants were compared with the model's; False where the file has other ops than
+            this version writes, None where that was not asked for.
+        mismatch: the first value that differs by more, or the first constant; None where the file computes what Keras
+            computes.
+    """
+
+    images: int
+    ops: int = 0
+    values: int = 0
+    flipped: int = 0
+    tensors: dict[str, float] = field(default_factory=dict)
+    allowed: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, float] = field(default_factory=dict)
+    constants: bool | None = None
+    mismatch: Mismatch | ConstantMismatch | None = None
+
+    @property
+    def exact(self) -> int:
+        """How many tensors had equal values everywhere."""
+        return sum(not difference for difference in self.tensors.values())
+
+    def require(self) -> Verification:
+        """This, where there is no mismatch.
+
+        Raises:
+            larq_clip.VerificationError: names the first one: layer, channel, pixel, both values.
+        """
+        if self.mismatch is not None:
+            raise VerificationError(f"{self.mismatch}; {self._remedy}")
+        return self
+
+    @property
+    def _remedy(self) -> str:
+        if isinstance(self.mismatch, Mismatch) and self.mismatch.against != "Keras":
+            return "the C runtime is wrong on this machine: report a bug of larq_clip"
+        return (
+            "the file is damaged or was made from another model: convert the model again; if that does not help, "
+            "report a bug of larq_clip"
+        )
+
+
+def verify(reference: Reference, data: bytes, inputs: Sequence[NDArray], *, constants: bool = True) -> Verification:
+    """Compare a file with its Keras model on some images; see the top of this module.
+
+    Args:
+        reference: the Keras model.
+        data: the bytes of the file.
+        inputs: one array ``(images, *shape)`` for each input of the model.
+        constants: whether to compare constants too; a file that has just been converted needs none of that.
+
+    Raises:
+        larq_clip.VerificationError: where the file is not one of this model: names, shapes or number of inputs and
+            outputs differ. A value that differs is no error here, but `Verification.mismatch`.
+        larq_clip.ModelFileError: where it is no model file.
+        ValueError: where the images do not fit the model.
+    """
+    from larq_clip.interpreter import Interpreter
+
+    graph = reader.read(data)
+    _require_same_model(reference, graph)
+    interpreter = Interpreter(data, keep_tensors=True)
+    batches = [np.asarray(x) for x in inputs]
+    result = Verification(len(batches[0]))
+    checks = _Checks(reference, graph, result)
+    for image in range(result.images):
+        images = [np.ascontiguousarray(x[image : image + 1], np.float32) for x in batches]
+        found = interpreter.tensors(images if len(images) > 1 else images[0])
+        arrays = {name: _as_evaluated(array, graph.tensors[name]) for name, array in found.items()}
+        checks.run(image, arrays)
+        if result.mismatch is None:
+            _compare_outputs(reference, graph, result, images, arrays)
+    if constants:
+        expected = pipeline.lower(reference.graph)
+        result.constants = compare.same_structure(expected, graph)
+        if result.constants and result.mismatch is None:
+            result.mismatch = compare.first_difference(expected, graph)
+    return result
+
+
+def _as_evaluated(array: NDArray, tensor: Tensor) -> NDArray:
+    """A tensor of the runtime as the evaluators take it: signs become bits."""
+    return (array < 0).astype(np.uint8) if tensor.dtype is DType.BIT else array
+
+
+def _require_same_model(reference: Reference, graph: ir.Graph) -> None:
+    imported = reference.graph
+    for what, own, other in (("inputs", graph.inputs, imported.inputs), ("outputs", graph.outputs, imported.outputs)):
+        shapes = [[(name, g.tensors[name].shape) for name in names] for g, names in ((graph, own), (imported, other))]
+        same = len(own) == len(other) and all(a[1] == b[1] for a, b in zip(*shapes, strict=True))
+        if not same or (what == "inputs" and own != other):
+            raise VerificationError(
+                f"the file's {what} are {_words(shapes[0])}, and the model's {_words(shapes[1])}; verify it with the "
+                "model that it was made from"
+            )
+    for op in graph.ops:
+        for part in op.name.split("+"):
+            layer = re.sub(r":.*", "", part)
+            if layer not in reference.layers and layer not in imported.inputs:
+                raise VerificationError(
+                    f"the file has the layer {layer!r} ({op.type}), which model {imported.name!r} has not; verify it "
+                    "with the model that it was made from, saved before it was built anew, since Keras numbers layers "
+                    "without a name on"
+                )
+
+
+def _words(shapes: list[tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name!r} {(None, *shape)}" for name, shape in shapes)
+
+
+class _Checks:
+    """Both checks of all ops, image after image, up to the first op that fails."""
+
+    def __init__(self, reference: Reference, graph: ir.Graph, result: Verification):
+        self._reference, self._graph, self._result = reference, graph, result
+        self._end = len(graph.ops)
+        self._known = {name for name, tensor in graph.tensors.items() if self._knows(tensor)}
+        result.ops = len(graph.ops)
+
+    def _knows(self, tensor: Tensor) -> bool:
+        """Whether Keras has the tensor too."""
+        shape = self._reference.shape(tensor.name, tensor.dtype is DType.BIT)
+        return shape is not None and int(np.prod(shape)) == int(np.prod(tensor.shape))
+
+    def run(self, image: int, arrays: Mapping[str, NDArray]) -> None:
+        for place, op in enumerate(self._graph.ops[: self._end]):
+            mismatch = self._against_file(image, op, arrays)
+            for name in op.outputs:
+                if mismatch is None and name in self._known:
+                    mismatch = self._against_keras(image, name, arrays)
+            if mismatch is not None:
+                self._result.mismatch = mismatch
+                self._end = place  # another image may show a fault of an earlier op
+                return
+
+    def _against_file(self, image: int, op: ir.Op, arrays: Mapping[str, NDArray]) -> Mismatch | None:
+        graph = self._graph
+        computed = op.evaluate([arrays[name] for name in op.inputs], graph.sources(op), graph.results(op))
+        for tensor, array in zip(graph.results(op), computed, strict=True):
+            expected, found = reals(array, tensor), reals(arrays[tensor.name], tensor)
+            differs = _differs(expected, found)
+            if not np.any(differs):
+                continue
+            allowed = rounding.enclose(graph, tensor.name, {name: arrays[name] for name in op.inputs}).error
+            differs &= ~(np.abs(expected - found) <= allowed)
+            if np.any(differs):
+                return _mismatch("the file", op.name, op.type, tensor, image, expected, found, allowed, differs)
+        return None
+
+    def _against_keras(self, image: int, name: str, arrays: Mapping[str, NDArray]) -> Mismatch | None:
+        result, tensor = self._result, self._graph.tensors[name]
+        ops, given = self._segment(name)
+        expected = self._expected(name, given, arrays).reshape(1, *tensor.shape)
+        if tensor.dtype is DType.FLOAT32:
+            expected = expected.astype(np.float32)
+        expected, found = expected.astype(np.float64), reals(arrays[name], tensor)
+        result.values += found.size
+        result.tensors.setdefault(name, 0.0)
+        differs = _differs(expected, found)
+        if not np.any(differs):
+            return None
+        allowed = self._allowed(name, arrays).reshape(found.shape)
+        difference = np.abs(expected - found)
+        beyond = differs & ~(difference <= allowed)
+        if np.any(beyond):
+            layers, types = "+".join(dict.fromkeys(op.name for op in ops)), "+".join(op.type for op in ops)
+            return _mismatch("Keras", layers, types, tensor, image, expected, found, allowed, beyond)
+        result.tensors[name] = max(result.tensors[name], float(difference[differs].max()))
+        result.allowed[name] = max(result.allowed.get(name, 0.0), float(allowed[differs].max()))
+        result.flipped += int(np.sum(differs)) if tensor.dtype is not DType.FLOAT32 else 0
+        return None
+
+    def _segment(self, name: str) -> tuple[list[ir.Op], set[str]]:
+        """The ops behind the nearest tensors that Keras knows, in order, and these tensors."""
+        ops: list[ir.Op] = []
+        given: set[str] = set()
+        waiting = [name]
+        while waiting:
+            op = self._graph.producer(waiting.pop())
+            if op is None or op in ops:
+                continue
+            ops.append(op)
+            for source in op.inputs:
+                if source in self._known:
+                    given.add(source)
+                else:
+                    waiting.append(source)
+        return [op for op in self._graph.ops if op in ops], given
+
+    def _expected(self, name: str, given: set[str], arrays: Mapping[str, NDArray]) -> NDArray:
+        numbers = {other: reals(arrays[other], self._graph.tensors[other]) for other in given}
+        try:
+            return self._reference.compute(name, numbers)
+        except LookupError:
+            pass
+        # The file reads a tensor in another place than Keras does, a sign that several layers share for instance; so
+        # whatever else the runtime has computed may stand for what Keras needs.
+        others = (self._known - set(self._graph.producer(name).outputs)) | given
+        numbers = {other: reals(arrays[other], self._graph.tensors[other]) for other in self._before(name, others)}
+        try:
+            return self._reference.compute(name, numbers)
+        except LookupError as error:
+            raise VerificationError(
+                f"tensor {name!r} of the file depends on {sorted(given)}, which is not enough for Keras: {error}; "
+                "verify the file with the model that it was made from"
+            ) from error
+
+    def _before(self, name: str, among: set[str]) -> list[str]:
+        """Tensors that are there before the op that writes one, the model's inputs included."""
+        place = next(i for i, op in enumerate(self._graph.ops) if name in op.outputs)
+        written = [*self._graph.inputs, *(t for op in self._graph.ops[:place] for t in op.outputs)]
+        return [other for other in written if other in among]
+
+    def _allowed(self, name: str, arrays: Mapping[str, NDArray]) -> Reals:
+        """How far Keras and the runtime may be apart, by the imported layers between tensors of the runtime."""
+        imported, tensor = self._reference.graph, self._graph.tensors[name]
+        if name not in imported.tensors:
+            return np.zeros(tensor.shape)
+        known: dict[str, NDArray] = {}
+        for other in self._known:
+            if other == name or other not in imported.tensors:
+                continue
+            source, target = self._graph.tensors[other], imported.tensors[other]
+            # Exact integers that the file has as float32 only are rounded there.
+            if source.dtype is not DType.FLOAT32 or target.dtype is DType.FLOAT32:
+                known[other] = stored(reals(arrays[other], source).reshape(1, *target.shape), target)
+        return rounding.enclose(imported, name, known).error
+
+
+def _differs(expected: Reals, found: Reals) -> NDArray[np.bool_]:
+    return ~((expected == found) | (np.isnan(expected) & np.isnan(found)))
+
+
+def _mismatch(
+    against: str,
+    layer: str,
+    op: str,
+    tensor: Tensor,
+    image: int,
+    expected: Reals,
+    found: Reals,
+    allowed: Reals,
+    differs: NDArray[np.bool_],
+) -> Mismatch:
+    """Of the values that differ, the first one in memory."""
+    place = tuple(int(i) for i in np.argwhere(differs)[0])
+    return Mismatch(
+        against=against,
+        layer=layer,
+        op=op,
+        tensor=tensor.name,
+        image=image,
+        place=place[1:],
+        expected=float(expected[place]),
+        found=float(found[place]),
+        allowed=float(np.broadcast_to(allowed, found.shape)[place]),
+        differing=int(np.sum(differs)),
+        size=found.size,
+    )
+
+
+def _compare_outputs(
+    reference: Reference, graph: ir.Graph, result: Verification, images: list[NDArray], arrays: Mapping[str, Any]
+) -> None:
+    for name, expected in zip(graph.outputs, reference.outputs(images), strict=True):
+        difference = np.abs(expected.astype(np.float32).reshape(arrays[name].shape) - arrays[name])
+        result.outputs[name] = max(result.outputs.get(name, 0.0), float(difference.max(initial=0)))
