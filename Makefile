@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; each sets up everything it needs.
 #
 #   make demo          train, convert, run and compare on the embedded images; results in build/demo/
-#   make test          all tests: C (release, sanitizers, NEON under qemu) and Python
+#   make test          all tests: C (release, sanitizers, 64-bit and 32-bit ARM under qemu) and Python
 #   make bench         measure, and record the results in benchmarks/results/
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
@@ -28,18 +28,20 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 RUNTIME_SOURCES = $(shell find runtime -name '*.[ch]' -o -name 'CMakeLists.txt' -o -name '*.cmake' -o -name '*.json')
 C_SOURCES = $(shell find runtime -name '*.[ch]')
 export PATH := $(abspath $(BIN)):$(PATH)
-HAVE_AARCH64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
+HAVE_aarch64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
+HAVE_armv7 = command -v arm-linux-gnueabihf-gcc >/dev/null && command -v qemu-arm >/dev/null
 # A worker of the tests may take 8 GB of memory, most of it TensorFlow's.
 WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 	print fit < 1 ? 1 : fit < jobs ? fit : jobs; found = 1 } END { if (!found) print 1 }' /proc/meminfo 2>/dev/null || echo 1)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-c test-aarch64 test-python test-oldest bench accuracy lint format schema setup system clean
+.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest bench accuracy lint format schema setup \
+	system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
 
-test: setup system test-c test-aarch64 test-python
+test: setup system test-c test-aarch64 test-armv7 test-python
 
 # ---- Setting up ------------------------------------------------------------------------------------------------
 
@@ -59,10 +61,11 @@ $(VENV)/.installed: $(VENV)/.created $(RUNTIME_SOURCES)
 		--no-build-isolation -e '.[$(EXTRAS)]'
 	touch $@
 
-# Compiler and emulator for the NEON kernels, and flatc for the schema's test: Debian packages, installed where we may.
-SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross flatbuffers-compiler
+# Compilers and emulator for ARM, and flatc for the schema's test: Debian packages, installed where we may.
+SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
+	libc6-dev-armhf-cross flatbuffers-compiler
 system:
-	@if $(HAVE_AARCH64) && command -v flatc >/dev/null; then exit 0; fi; \
+	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			$(SYSTEM_PACKAGES) >/dev/null; \
@@ -83,18 +86,18 @@ endef
 test-c: setup
 	$(call test_preset,release)
 	$(call test_preset,sanitize)
+	$(call test_preset,tsan)
 
-test-aarch64: setup system
-ifeq ($(shell $(HAVE_AARCH64) && echo yes),yes)
-	$(call test_preset,aarch64)
-else
-	@if $(HAVE_AARCH64); then $(MAKE) test-aarch64; \
+test-aarch64 test-armv7: test-%: setup system
+	@if $(HAVE_$*); then $(MAKE) --no-print-directory test-preset-$*; \
 	elif [ -n "$${CI:-}" ]; then \
-		echo "make: qemu-aarch64 or aarch64-linux-gnu-gcc is missing, which CI does not accept" >&2; exit 1; \
+		echo "make: the cross compiler or the emulator for $* is missing, which CI does not accept" >&2; exit 1; \
 	else \
-		echo "make: SKIPPED the NEON tests: qemu-aarch64 or aarch64-linux-gnu-gcc is missing"; \
+		echo "make: SKIPPED the tests on $*: its cross compiler or qemu is missing"; \
 	fi
-endif
+
+test-preset-%: setup
+	$(call test_preset,$*)
 
 test-python: setup
 	$(PYTEST)

@@ -1,4 +1,4 @@
-/* Random FixedPoints for the ops that have one, and their reference: integers of 128 bits, one element at a time. */
+/* Random FixedPoints for the ops that have one, and their reference: wide integers, one element at a time. */
 #ifndef LQC_FIXED_POINT_TESTING_H
 #define LQC_FIXED_POINT_TESTING_H
 

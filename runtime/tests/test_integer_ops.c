@@ -172,13 +172,13 @@ static void test_concatenate(uint64_t *seed) {
 
 /* ---- Pools ------------------------------------------------------------------------------------------------------- */
 
-/* floor(2^shift * sum / count + 1/2), clipped; shifts beyond +-40 saturate or give 0 as those do. */
+/* floor(2^shift * sum / count + 1/2), clipped. |sum| <= 2^15 * count and count <= 2^16: shifts beyond +-31 saturate or
+ * give 0 as those do, and nothing leaves 64 bits. */
 static double exact_mean(int64_t sum, int64_t count, int shift, int32_t limit) {
-  shift = shift > 40 ? 40 : shift < -40 ? -40 : shift;
-  __extension__ typedef __int128 wide;
-  wide up = (wide)1 << (shift > 0 ? shift : 0), down = (wide)1 << (shift < 0 ? -shift : 0);
-  wide numerator = 2 * sum * up + count * down, denominator = 2 * count * down;
-  wide q = numerator / denominator;
+  shift = shift > 31 ? 31 : shift < -31 ? -31 : shift;
+  int64_t up = (int64_t)1 << (shift > 0 ? shift : 0), down = (int64_t)1 << (shift < 0 ? -shift : 0);
+  int64_t numerator = 2 * sum * up + count * down, denominator = 2 * count * down;
+  int64_t q = numerator / denominator;
   q -= q * denominator > numerator;
   return q > limit ? limit : q < -limit ? -limit : (double)q;
 }

@@ -1,7 +1,9 @@
 /* Plans in which ops write over their inputs: what may, gives the same results; what may not, is refused. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include <math.h>
+
 #include "fixed_point_testing.h"
-#include "wrong_models.h"
+#include "whole_models.h"
 
 enum { HEIGHT = 5, WIDTH = 4 };
 
@@ -31,7 +33,7 @@ static uint32_t inner_output(built_model *m, const lqc_op *op, const char *name)
 
 static void add_float_ops(built_model *m, uint64_t *seed) {
   lqc_op op = make_op(LQC_OP_AFFINE, "relu", 0, new_image(m, "relu", LQC_FLOAT32));
-  op.activation = LQC_RELU;
+  op.activation = (lqc_activation){0.0f, INFINITY};
   put_over(m, op.outputs[0], 0);
   add_op(m, op);
   op = make_op(LQC_OP_AFFINE, "norm", op.outputs[0], new_image(m, "norm", LQC_FLOAT32));

@@ -165,6 +165,38 @@ static void test_determinism(void) {
   model_end(&m);
 }
 
+/* Two sessions on one model, in turn and one of them refused in between: neither disturbs the other. */
+static void test_two_sessions(void) {
+  built_model m;
+  lqc_error error;
+  float expected[2][10];
+  sample_network(&m, 7);
+  test_session first = open_session(&m, NULL), second = open_session(&m, NULL);
+  lqc_session *sessions[2] = {first.session, second.session};
+  for (uint64_t round = 0; round < 4; ++round) {
+    for (uint64_t i = 0; i < 2; ++i) {
+      float *image = lqc_session_input(sessions[i], 0);
+      if (round == 2) {
+        image[0] = NAN;
+        EXPECT(lqc_session_run(sessions[i], &error) == LQC_ERROR_NOT_FINITE, "%s", error.message);
+      }
+      fill_image(image, (i + round) % 2);
+    }
+    for (uint64_t i = 0; i < 2; ++i) {
+      float *scores = expected[(i + round) % 2];
+      EXPECT(lqc_session_run(sessions[i], &error) == LQC_OK && error.status == LQC_OK, "%s", error.message);
+      if (round == 0) {
+        memcpy(scores, lqc_session_output(sessions[i], 0), sizeof(expected[0]));
+      }
+      EXPECT(memcmp(lqc_session_output(sessions[i], 0), scores, sizeof(expected[0])) == 0, "round %d", (int)round);
+    }
+  }
+  EXPECT(memcmp(expected[0], expected[1], sizeof(expected[0])) != 0, "both images give the same scores");
+  close_session(&second);
+  close_session(&first);
+  model_end(&m);
+}
+
 /* Many sessions on one model, each in a thread of its own and two of them with workers: for the thread sanitizer. */
 typedef struct shared_model {
   const lqc_model *model;
@@ -253,6 +285,7 @@ int main(void) {
   test_wrong_calls();
   test_inputs();
   test_determinism();
+  test_two_sessions();
   test_pool();
   test_shared_model();
   return 0;

@@ -1,0 +1,115 @@
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "hostile.h"
+
+#define MOST_BYTES ((size_t)1 << 22)
+#define MOST_MACS ((uint64_t)1 << 22)
+
+static void check_message(lqc_status status, const lqc_error *error) {
+  EXPECT(status > LQC_OK && status < LQC_STATUS_COUNT && error->status == status, "status %d", (int)status);
+  size_t length = strlen(error->message);
+  EXPECT(length > 0 && length < sizeof(error->message) && strchr(error->message, '\n') == NULL, "%s", error->message);
+}
+
+/* The same for every session, whatever is in its memory: small floats, any integers, any bits. */
+static void fill_every_input(const lqc_model *model, lqc_session *session) {
+  uint64_t seed = 3;
+  for (size_t i = 0; i < lqc_model_input_count(model); ++i) {
+    lqc_tensor_info info;
+    EXPECT(lqc_model_tensor_info(model, lqc_model_input_tensor(model, i), &info) == LQC_OK, "input %zu", i);
+    uint8_t *data = lqc_session_input(session, i);
+    uint32_t channels = info.shape[info.rank - 1], words = lqc_words(channels);
+    for (size_t e = 0; info.dtype == LQC_FLOAT32 && e < info.bytes / 4; ++e) {
+      float value = ((float)random_below(&seed, 257) - 128.0f) / 64.0f;
+      memcpy(data + 4 * e, &value, 4);
+    }
+    for (size_t e = 0; info.dtype == LQC_BIT && e < info.bytes / 8; ++e) {
+      uint64_t word = random_u64(&seed) & (e % words == words - 1 ? last_word_mask(channels) : ~(uint64_t)0);
+      memcpy(data + 8 * e, &word, 8);
+    }
+    for (size_t e = 0; info.dtype != LQC_FLOAT32 && info.dtype != LQC_BIT && e < info.bytes; ++e) {
+      data[e] = (uint8_t)random_u64(&seed);
+    }
+  }
+}
+
+static uint64_t digest_outputs(const lqc_model *model, const lqc_session *session) {
+  uint64_t digest = 0xcbf29ce484222325u; /* FNV-1a */
+  for (size_t i = 0; i < lqc_model_output_count(model); ++i) {
+    lqc_tensor_info info;
+    EXPECT(lqc_model_tensor_info(model, lqc_model_output_tensor(model, i), &info) == LQC_OK, "output %zu", i);
+    const uint8_t *data = lqc_session_output(session, i);
+    for (size_t e = 0; e < info.bytes; ++e) {
+      digest = (digest ^ data[e]) * 0x100000001b3u;
+    }
+  }
+  return digest;
+}
+
+static bool takes_long(const lqc_session *session, size_t ops) {
+  uint64_t left = MOST_MACS;
+  for (size_t i = 0; i < ops; ++i) {
+    lqc_op_info info;
+    EXPECT(lqc_session_op_info(session, i, &info) == LQC_OK, "op %zu", i);
+    if (info.binary_macs > left || info.int8_macs > left || info.float_macs > left) {
+      return true;
+    }
+    left -= info.binary_macs / 64 + info.int8_macs + info.float_macs;
+  }
+  return false;
+}
+
+static hostile_use use(const uint8_t *data, size_t size, const guarded *memory) {
+  lqc_model model;
+  lqc_session *session;
+  lqc_error error;
+  size_t bytes = 0;
+  hostile_use used = {.status = lqc_model_load(&model, data, size, &error)};
+  if (used.status == LQC_OK) {
+    used.status = lqc_session_size(&model, NULL, &bytes, &error);
+  }
+  if (used.status != LQC_OK) {
+    check_message(used.status, &error);
+    return used;
+  }
+  if (bytes > MOST_BYTES) {
+    return used;
+  }
+  lqc_status status = lqc_session_init(&session, &model, NULL, guarded_last(memory, bytes), bytes, &error);
+  EXPECT(status == LQC_OK, "init after size: %s", error.message);
+  if (!takes_long(session, lqc_model_op_count(&model))) {
+    fill_every_input(&model, session);
+    status = lqc_session_run(session, &error);
+    EXPECT(status == LQC_OK, "run: %s", error.message);
+    used.ran = true;
+    used.digest = digest_outputs(&model, session);
+  }
+  lqc_session_destroy(session);
+  return used;
+}
+
+int damage_share(int argc, char **argv) {
+  int share = argc > 1 ? atoi(argv[1]) : 1;
+  EXPECT(share > 0, "the share is '%s'; accepted are numbers from 1 on", argv[1]);
+  return share;
+}
+
+hostile_use use_file(const uint8_t *data, size_t size) {
+  static guarded memory; /* made once: a file of a few kilobytes is used in microseconds */
+  if (memory.end == NULL) {
+    memory = guarded_new(MOST_BYTES);
+  }
+#if defined(__SANITIZE_ADDRESS__) /* which sees the last byte of a block, where a page ends on a multiple of 16 */
+  uint8_t *copy = exact_copy(data, size);
+  hostile_use used = use(copy, size, &memory);
+  free(copy);
+  return used;
+#else
+  static guarded file;
+  if (file.end == NULL) {
+    file = guarded_new((size_t)1 << 20);
+  }
+  uint8_t *copy = guarded_last(&file, (size + LQC_FILE_ALIGNMENT - 1) / LQC_FILE_ALIGNMENT * LQC_FILE_ALIGNMENT);
+  memcpy(copy, data, size);
+  return use(copy, size, &memory);
+#endif
+}

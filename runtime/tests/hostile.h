@@ -1,0 +1,22 @@
+/* Doing all that an application does with a file that may be hostile, next to pages that may not be touched. */
+#ifndef LQC_HOSTILE_H
+#define LQC_HOSTILE_H
+
+#include "model_builder.h"
+
+typedef struct hostile_use {
+  lqc_status status; /* the first that is not LQC_OK */
+  bool ran;          /* false also where the file asks for more memory or time than a test should take */
+  uint64_t digest;   /* of all outputs, where it ran */
+} hostile_use;
+
+/* Loads, makes a session, fills every input with the same numbers each time, and runs. The end of the file's bytes (up
+ * to their alignment) and of the session's memory is the end of a page, so that reads and writes beyond them fault in
+ * builds without a sanitizer too. Fails the test where a status comes without its message, where init refuses what size
+ * has accepted, or where a run fails. */
+hostile_use use_file(const uint8_t *data, size_t size);
+
+/* n of the test's argument, 1 without: one of n changes of the file is tried, for builds that run in an emulator. */
+int damage_share(int argc, char **argv);
+
+#endif /* LQC_HOSTILE_H */
