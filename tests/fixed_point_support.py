@@ -14,7 +14,8 @@ SHAPE = (8, 8, 3)
 
 
 def check_on_runtime(data: bytes, x: np.ndarray, expected: dict[str, np.ndarray]) -> None:
-    """Every tensor that the C runtime computes equals the reference's, bit for bit, on each instruction set."""
+    """Every tensor that the C runtime computes equals the reference's, bit for bit, on each instruction set; results of
+    `Function` to 1 unit of the last place of either."""
     from larq_clip.interpreter import Interpreter, available_isas
 
     graph = reader.read(data)
@@ -23,7 +24,10 @@ def check_on_runtime(data: bytes, x: np.ndarray, expected: dict[str, np.ndarray]
         assert set(found) == set(expected)
         for name, array in expected.items():
             array = 1 - 2 * array.astype(np.int8) if graph.tensors[name].dtype is DType.BIT else array
-            np.testing.assert_array_equal(found[name], array, err_msg=f"{name} on {isa}")
+            if isinstance(graph.producer(name), ir.Function):
+                np.testing.assert_allclose(found[name], array, rtol=2**-22, err_msg=f"{name} on {isa}")
+            else:
+                np.testing.assert_array_equal(found[name], array, err_msg=f"{name} on {isa}")
 
 
 # ---- Models ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
-"""Random graphs of fixed-point layers, for hypothesis."""
+"""Random graphs, of fixed-point layers and of plain ones, for hypothesis."""
 
 from __future__ import annotations
+
+from math import inf
 
 from converter_support import Sketch
 from hypothesis import strategies as st
@@ -68,3 +70,60 @@ def networks(draw) -> ir.Graph:
         stored.append(name)
     outputs += [name for name in {stored[-1], *draw(st.sets(st.sampled_from(stored), max_size=2))} if name != "in"]
     return sketch.graph(*(sorted(set(outputs)) or ["in"]))
+
+
+SHAPES = st.sampled_from([(4, 5, 6), (5, 4, 12), (1, 1, 8), (7, 6), (16,)])
+PLAIN = ("conv", "arithmetic", "prelu", "clip", "slice", "space", "planes", "join", "gate", "flatten")
+
+
+@st.composite
+def plain_networks(draw) -> ir.Graph:
+    """Float convolutions with arithmetic, activations, slices and blocks between them, and bit planes of levels."""
+    sketch, made = Sketch(draw(SHAPES), draw(st.integers(0, 999))).prelu("first"), ["x", "first"]
+    for i, kind in enumerate(draw(st.lists(st.sampled_from(PLAIN), min_size=2, max_size=6))):
+        source, name = draw(st.sampled_from(made[-3:])), f"{kind}{i}"
+        height, width, channels = ir.image_shape(shape := sketch.tensors[source].shape)
+        rank = len(shape)
+        if kind == "conv":
+            groups = draw(st.sampled_from([g for g in (1, 2, 3, channels) if channels % g == 0]))
+            sketch.conv(name, groups * draw(st.integers(1, 3)), groups=groups, source=source)
+            sketch.tensors[name] = sketch.tensors[name].reshaped(name, sketch.tensors[name].shape[-rank:])
+        elif kind == "arithmetic":
+            fits = [t for t in made if _broadcasts(sketch.tensors[t].shape, shape)]
+            operation = draw(st.sampled_from(["add", "subtract", "multiply", "maximum", "minimum"]))
+            sketch.arithmetic(f"{name}:wide", operation, draw(st.sampled_from(fits)), source=source)
+            sketch.add(ir.Affine, name, activation=ir.Activation(-4, 4))  # products of products stay small
+        elif kind == "prelu":
+            sketch.prelu(name, draw(st.tuples(*(st.booleans() for _ in range(3)))), source)
+        elif kind == "clip":
+            low, high = draw(st.sampled_from([(-inf, 0.5), (0, inf), (0, 6), (-1, 1), (-0.5, -0.5)]))
+            sketch.add(ir.Affine, name, source=source, activation=ir.Activation(low, high))
+        elif kind == "slice":
+            begins = dict(zip(("begin_h", "begin_w", "begin_c")[-rank:], draw(st.tuples(*[st.integers(-2, 2)] * rank))))
+            size = tuple(draw(st.integers(1, axis + 2)) for axis in shape)
+            sketch.slice(name, size, source, value=draw(st.sampled_from([0.0, -1.5])), **begins)
+        elif kind == "space" and rank == 3 and channels % 2 == 0:
+            sketch.depth_to_space(name, *draw(st.sampled_from([(1, 2), (2, 1)])), source=source)
+        elif kind == "planes":
+            count, invert = draw(st.integers(2, 3)), sketch.rng.integers(0, 2, channels).astype("u1")
+            sketch.planes(name, count, invert=invert if draw(st.booleans()) else None, source=source)
+            sketch.join(f"{name}:bits", *(f"{name}{j}" for j in range(count))).add(ir.Unpack, name)
+        elif kind == "join":
+            fits = [
+                t for t in made if sketch.tensors[t].shape[:-1] == shape[:-1] and len(sketch.tensors[t].shape) == rank
+            ]
+            sketch.join(name, source, draw(st.sampled_from(fits)))
+        elif kind == "flatten" and rank > 1:
+            sketch.flatten(name, source)
+        elif kind == "gate":
+            function = draw(st.sampled_from(ir.FunctionKind))
+            sketch.add(ir.Function, name, source=source, kind=function)  # rounds as a library may not: nothing reads it
+            continue
+        if name in sketch.tensors:
+            made.append(name)
+    read = {name for op in sketch.ops for name in op.inputs}
+    return sketch.graph(*(name for name, t in sketch.tensors.items() if name not in read and t.dtype is DType.FLOAT32))
+
+
+def _broadcasts(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    return all(x == y or 1 in (x, y) for x, y in zip(ir.image_shape(a), ir.image_shape(b)))
