@@ -171,13 +171,13 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
     }
   }
   const uint8_t *row_sums = s->groups > 1 ? scratch->joined : scratch->sums;
+  if (s->epilogue == LQC_FIXED_POINT) {
+    lqc_run_bconv_fixed(s, work->node, places, pixels, row_sums, region->missing, scratch->fixed);
+    return;
+  }
   for (uint32_t p = 0; p < pixels; ++p, row_sums += s->joined_stride * s->sum_bytes) {
-    if (s->epilogue == LQC_FIXED_POINT) {
-      lqc_run_bconv_fixed(s, work->node, places[p], row_sums, region->missing, scratch->fixed);
-    } else {
-      uint8_t *out = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
-      write_pixel(s, out, row_sums, region->missing);
-    }
+    uint8_t *out = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
+    write_pixel(s, out, row_sums, region->missing);
   }
 }
 

@@ -110,10 +110,12 @@ static void conv_tiles(const void *context, uint32_t thread, size_t begin, size_
        first += LQC_INT8_TILE_PIXELS, ++begin) {
     uint32_t count = pixels - first < LQC_INT8_TILE_PIXELS ? (uint32_t)(pixels - first) : LQC_INT8_TILE_PIXELS;
     sum_tile(s, work->node->input, first, count, sums, patches);
-    for (uint32_t p = 0; p < count; ++p) {
-      const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = (int32_t *)sums + p * s->sums_stride};
-      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, first + p, &start, lanes);
-    }
+    lqc_lane_pixels of_tile = {.count = count,
+                               .first = first,
+                               .source = LQC_LANES_INT32,
+                               .values = sums,
+                               .value_bytes = s->sums_stride * sizeof(int32_t)};
+    lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &of_tile, lanes);
   }
 }
 
@@ -129,7 +131,6 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
                                .out_channels = s->out_channels,
                                .bias = s->depthwise_bias,
                                .sums = scratch};
-  const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = pixel.sums};
   for (uint32_t row = (uint32_t)begin; row < end; ++row) {
     lqc_taps rows = lqc_axis_taps(&s->rows, row);
     for (uint32_t column = 0; column < s->columns.out; ++column) {
@@ -141,8 +142,9 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
         pixel.weights = s->depthwise_weights + rows.first * pixel.row_weights + columns.first * pixel.column_weights;
       }
       s->kernels->int8_depthwise(&pixel);
-      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, (size_t)row * s->columns.out + column, &start,
-                          pixel.sums + s->sums_stride);
+      lqc_lane_pixels one = {
+          .count = 1, .first = (size_t)row * s->columns.out + column, .source = LQC_LANES_INT32, .values = pixel.sums};
+      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &one, pixel.sums + s->sums_stride);
     }
   }
 }
