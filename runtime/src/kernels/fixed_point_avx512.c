@@ -8,19 +8,21 @@
 enum { LANES = 16, MAX_VECTORS = 4 };
 
 /* 16 channels from `channel` on: a mask of those that exist. */
-LQC_INLINE __mmask16 lanes_of(uint32_t channels, uint32_t channel, const uint32_t vectors) {
-  return vectors == MAX_VECTORS ? (__mmask16)~0 : (__mmask16)lqc_low_mask(lqc_min_u32(channels - channel, LANES));
+LQC_INLINE __mmask16 lanes_of(size_t channels, size_t channel, const uint32_t vectors) {
+  return vectors == MAX_VECTORS
+             ? (__mmask16)~0
+             : (__mmask16)lqc_low_mask(channels - channel < LANES ? (uint32_t)(channels - channel) : LANES);
 }
 
-LQC_INLINE __m512i lanes_at(const void *lanes, uint32_t channel) {
+LQC_INLINE __m512i lanes_at(const void *lanes, size_t channel) {
   return _mm512_loadu_si512((const int32_t *)lanes + channel);
 }
 
-LQC_INLINE __m512i int8_at(const void *values, uint32_t channel, __mmask16 lanes) {
+LQC_INLINE __m512i int8_at(const void *values, size_t channel, __mmask16 lanes) {
   return _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, (const int8_t *)values + channel));
 }
 
-LQC_INLINE __m512i int16_at(const void *values, uint32_t channel, __mmask16 lanes) {
+LQC_INLINE __m512i int16_at(const void *values, size_t channel, __mmask16 lanes) {
   return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(lanes, (const int16_t *)values + channel));
 }
 
@@ -62,13 +64,13 @@ LQC_INLINE __m512i value_of(const value_params *params, __m512i p) {
 #define LQC_BEGIN(value)                   \
   LQC_UNROLL                               \
   for (uint32_t v = 0; v < vectors; ++v) { \
-    uint32_t c = channel + v * LANES;      \
+    size_t c = channel + v * LANES;        \
     y[v] = (value);                        \
   }                                        \
   break;
 
-LQC_INLINE void begin(const lqc_lane_pixels *pixels, const value_params *params, const void *values, uint32_t channels,
-                      uint32_t channel, const uint32_t vectors, __m512i *y) {
+LQC_INLINE void begin(const lqc_lane_pixels *pixels, const value_params *params, const void *values, size_t channels,
+                      size_t channel, const uint32_t vectors, __m512i *y) {
   switch (pixels->source) {
   case LQC_LANES_INT8:
     LQC_BEGIN(int8_at(values, c, lanes_of(channels, c, vectors)))
@@ -84,7 +86,7 @@ LQC_INLINE void begin(const lqc_lane_pixels *pixels, const value_params *params,
   }
 }
 
-LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t channels, uint32_t channel,
+LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, size_t channels, size_t channel,
                         const uint32_t vectors, __m512i *y) {
   switch (step->kind) {
   case LQC_LANE_RELU:
@@ -96,7 +98,7 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
   case LQC_LANE_AFFINE:
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
-      uint32_t c = channel + v * LANES;
+      size_t c = channel + v * LANES;
       y[v] = _mm512_add_epi32(_mm512_mullo_epi32(y[v], lanes_at(step->multiplier, c)), lanes_at(step->offset, c));
     }
     break;
@@ -104,7 +106,7 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
     const __m128i y_log2 = _mm_cvtsi32_si128(step->y_log2), x_log2 = _mm_cvtsi32_si128(16 + step->x_log2);
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
-      uint32_t c = channel + v * LANES;
+      size_t c = channel + v * LANES;
       __m512i pair = _mm512_setzero_si512();
       if (input) {
         pair = _mm512_sll_epi32(int8_at(input, c, lanes_of(channels, c, vectors)), x_log2);
@@ -117,7 +119,7 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
   default:
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
-      uint32_t c = channel + v * LANES;
+      size_t c = channel + v * LANES;
       __mmask16 lanes = lanes_of(channels, c, vectors);
       __m512i x = step->kind == LQC_LANE_ADD_INT8 ? int8_at(input, c, lanes) : int16_at(input, c, lanes);
       y[v] = _mm512_add_epi32(_mm512_sllv_epi32(y[v], lanes_at(step->shift, c)),
@@ -127,11 +129,11 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
   }
 }
 
-LQC_INLINE __m512i shifted(const lqc_lane_store *store, uint32_t c, __m512i y) {
+LQC_INLINE __m512i shifted(const lqc_lane_store *store, size_t c, __m512i y) {
   return _mm512_srav_epi32(_mm512_add_epi32(y, lanes_at(store->half, c)), lanes_at(store->right, c));
 }
 
-LQC_INLINE __m512i clipped(const lqc_lane_store *store, uint32_t c, __m512i q, int32_t limit) {
+LQC_INLINE __m512i clipped(const lqc_lane_store *store, size_t c, __m512i q, int32_t limit) {
   const __m512i high = _mm512_set1_epi32(limit), low = _mm512_set1_epi32(-limit);
   q = _mm512_max_epi32(_mm512_min_epi32(q, high), low);
   if (store->left) {
@@ -150,7 +152,7 @@ LQC_INLINE void store_64_bytes(int8_t *out, const __m512i *q) {
   _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, bytes));
 }
 
-LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, uint32_t channels, uint32_t channel,
+LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, size_t channels, size_t channel,
                            const uint32_t vectors, const __m512i *y) {
   if (vectors == 1) {
     _mm512_mask_cvtepi32_storeu_epi8(out + channel, lanes_of(channels, channel, vectors),
@@ -160,7 +162,7 @@ LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, uint32_t ch
   __m512i q[MAX_VECTORS];
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
-    uint32_t c = channel + v * LANES;
+    size_t c = channel + v * LANES;
     q[v] = shifted(store, c, y[v]);
     if (store->left) {
       q[v] = clipped(store, c, q[v], INT8_MAX);
@@ -169,12 +171,12 @@ LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, uint32_t ch
   store_64_bytes(out + channel, q);
 }
 
-LQC_INLINE void store_bits(const lqc_lane_store *store, uint8_t *out, uint32_t channels, uint32_t channel,
+LQC_INLINE void store_bits(const lqc_lane_store *store, uint8_t *out, size_t channels, size_t channel,
                            const uint32_t vectors, const __m512i *y) {
   uint64_t bits = 0;
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
-    uint32_t c = channel + v * LANES;
+    size_t c = channel + v * LANES;
     __mmask16 below =
         _mm512_mask_cmple_epi32_mask(lanes_of(channels, c, vectors), y[v], lanes_at(store->thresholds, c));
     bits |= (uint64_t)below << (v * LANES);
@@ -185,7 +187,7 @@ LQC_INLINE void store_bits(const lqc_lane_store *store, uint8_t *out, uint32_t c
   memcpy(out + channel / 8, &bits, vectors * LANES / 8);
 }
 
-LQC_INLINE void do_store(const lqc_lane_store *store, void *out, uint32_t channels, uint32_t channel,
+LQC_INLINE void do_store(const lqc_lane_store *store, void *out, size_t channels, size_t channel,
                          const uint32_t vectors, const __m512i *y) {
   if (store->dtype == LQC_INT8) {
     store_int8(store, out, channels, channel, vectors, y);
@@ -197,7 +199,7 @@ LQC_INLINE void do_store(const lqc_lane_store *store, void *out, uint32_t channe
   }
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
-    uint32_t c = channel + v * LANES;
+    size_t c = channel + v * LANES;
     __mmask16 lanes = lanes_of(channels, c, vectors);
     if (store->dtype == LQC_INT16) {
       _mm512_mask_cvtepi32_storeu_epi16((int16_t *)out + c, lanes,
@@ -210,7 +212,7 @@ LQC_INLINE void do_store(const lqc_lane_store *store, void *out, uint32_t channe
 }
 
 LQC_INLINE void run_block(const lqc_lane_program *program, const lqc_lane_pixels *pixels, const value_params *params,
-                          uint32_t pixel, size_t place, uint32_t channel, const uint32_t vectors) {
+                          uint32_t pixel, size_t place, size_t channel, const uint32_t vectors) {
   __m512i y[MAX_VECTORS];
   const uint8_t *values = (const uint8_t *)pixels->values + pixel * pixels->value_bytes;
   begin(pixels, params, values, program->channels, channel, vectors, y);
@@ -228,7 +230,7 @@ LQC_INLINE void run_block(const lqc_lane_program *program, const lqc_lane_pixels
 
 /* The last block of a pixel: 16 channels at a time. */
 static void run_tail(const lqc_lane_program *program, const lqc_lane_pixels *pixels, const value_params *params,
-                     uint32_t pixel, size_t place, uint32_t channel) {
+                     uint32_t pixel, size_t place, size_t channel) {
   for (uint32_t i = 0; i < program->store_count; ++i) { /* bits are written 16 at a time, a word has 64 */
     if (program->stores[i].dtype == LQC_BIT) {
       uint8_t *out = (uint8_t *)pixels->outputs[i] + place * pixels->output_bytes[i];
@@ -245,7 +247,7 @@ void lqc_fixed_point_avx512(const lqc_lane_program *program, const lqc_lane_pixe
   (void)scratch;
   for (uint32_t p = 0; p < pixels->count; ++p) {
     size_t place = lqc_lane_place(pixels, p);
-    uint32_t channel = 0;
+    size_t channel = 0;
     for (; program->channels - channel >= MAX_VECTORS * LANES; channel += MAX_VECTORS * LANES) {
       run_block(program, pixels, &params, p, place, channel, MAX_VECTORS);
     }

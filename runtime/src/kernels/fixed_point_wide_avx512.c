@@ -8,23 +8,25 @@
 enum { LANES = 8, MAX_VECTORS = 8 };
 
 /* 8 channels from `channel` on: a mask of those that exist. */
-LQC_INLINE __mmask8 lanes_of(uint32_t channels, uint32_t channel, const uint32_t vectors) {
-  return vectors == MAX_VECTORS ? (__mmask8)~0 : (__mmask8)lqc_low_mask(lqc_min_u32(channels - channel, LANES));
+LQC_INLINE __mmask8 lanes_of(size_t channels, size_t channel, const uint32_t vectors) {
+  return vectors == MAX_VECTORS
+             ? (__mmask8)~0
+             : (__mmask8)lqc_low_mask(channels - channel < LANES ? (uint32_t)(channels - channel) : LANES);
 }
 
-LQC_INLINE __m512i lanes_at(const void *lanes, uint32_t channel) {
+LQC_INLINE __m512i lanes_at(const void *lanes, size_t channel) {
   return _mm512_loadu_si512((const int64_t *)lanes + channel);
 }
 
-LQC_INLINE __m256i int32_at(const void *values, uint32_t channel) {
+LQC_INLINE __m256i int32_at(const void *values, size_t channel) {
   return _mm256_loadu_si256((const __m256i *)((const int32_t *)values + channel));
 }
 
-LQC_INLINE __m512i int8_at(const void *values, uint32_t channel, __mmask8 lanes) {
+LQC_INLINE __m512i int8_at(const void *values, size_t channel, __mmask8 lanes) {
   return _mm512_cvtepi8_epi64(_mm_maskz_loadu_epi8(lanes, (const int8_t *)values + channel));
 }
 
-LQC_INLINE __m512i int16_at(const void *values, uint32_t channel, __mmask8 lanes) {
+LQC_INLINE __m512i int16_at(const void *values, size_t channel, __mmask8 lanes) {
   return _mm512_cvtepi16_epi64(_mm_maskz_loadu_epi16(lanes, (const int16_t *)values + channel));
 }
 
@@ -66,13 +68,13 @@ LQC_INLINE __m256i value_of(const value_params *params, __m256i p) {
 #define LQC_BEGIN(value)                   \
   LQC_UNROLL                               \
   for (uint32_t v = 0; v < vectors; ++v) { \
-    uint32_t c = channel + v * LANES;      \
+    size_t c = channel + v * LANES;        \
     y[v] = (value);                        \
   }                                        \
   break;
 
-LQC_INLINE void begin(const lqc_lane_pixels *pixels, const value_params *params, const void *values, uint32_t channels,
-                      uint32_t channel, const uint32_t vectors, __m512i *y) {
+LQC_INLINE void begin(const lqc_lane_pixels *pixels, const value_params *params, const void *values, size_t channels,
+                      size_t channel, const uint32_t vectors, __m512i *y) {
   switch (pixels->source) {
   case LQC_LANES_INT8:
     LQC_BEGIN(int8_at(values, c, lanes_of(channels, c, vectors)))
@@ -88,7 +90,7 @@ LQC_INLINE void begin(const lqc_lane_pixels *pixels, const value_params *params,
   }
 }
 
-LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t channels, uint32_t channel,
+LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, size_t channels, size_t channel,
                         const uint32_t vectors, int first, __m512i *y) {
   switch (step->kind) {
   case LQC_LANE_RELU:
@@ -100,7 +102,7 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
   case LQC_LANE_AFFINE:
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
-      uint32_t c = channel + v * LANES;
+      size_t c = channel + v * LANES;
       __m512i m = lanes_at(step->multiplier, c);
       /* What starts fits 32 bits, as multipliers do: a product of halves, a third of the work. */
       __m512i product = first ? _mm512_mul_epi32(y[v], m) : _mm512_mullo_epi64(y[v], m);
@@ -110,7 +112,7 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
   default:
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
-      uint32_t c = channel + v * LANES;
+      size_t c = channel + v * LANES;
       __mmask8 lanes = lanes_of(channels, c, vectors);
       __m512i x = step->kind == LQC_LANE_ADD_INT8 ? int8_at(input, c, lanes) : int16_at(input, c, lanes);
       y[v] = _mm512_add_epi64(_mm512_sllv_epi64(y[v], lanes_at(step->shift, c)),
@@ -120,11 +122,11 @@ LQC_INLINE void do_step(const lqc_lane_step *step, const void *input, uint32_t c
   }
 }
 
-LQC_INLINE __m512i shifted(const lqc_lane_store *store, uint32_t c, __m512i y) {
+LQC_INLINE __m512i shifted(const lqc_lane_store *store, size_t c, __m512i y) {
   return _mm512_srav_epi64(_mm512_add_epi64(y, lanes_at(store->half, c)), lanes_at(store->right, c));
 }
 
-LQC_INLINE __m512i clipped(const lqc_lane_store *store, uint32_t c, __m512i q, int64_t limit) {
+LQC_INLINE __m512i clipped(const lqc_lane_store *store, size_t c, __m512i q, int64_t limit) {
   const __m512i high = _mm512_set1_epi64(limit), low = _mm512_set1_epi64(-limit);
   q = _mm512_max_epi64(_mm512_min_epi64(q, high), low);
   if (store->left) {
@@ -149,7 +151,7 @@ LQC_INLINE void store_64_bytes(int8_t *out, const __m512i *wide) {
   _mm512_storeu_si512(out, _mm512_permutexvar_epi32(order, bytes));
 }
 
-LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, uint32_t channels, uint32_t channel,
+LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, size_t channels, size_t channel,
                            const uint32_t vectors, const __m512i *y) {
   if (vectors == 1) {
     _mm512_mask_cvtepi64_storeu_epi8(out + channel, lanes_of(channels, channel, vectors),
@@ -159,7 +161,7 @@ LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, uint32_t ch
   __m512i q[MAX_VECTORS];
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
-    uint32_t c = channel + v * LANES;
+    size_t c = channel + v * LANES;
     q[v] = shifted(store, c, y[v]);
     if (store->left) {
       q[v] = clipped(store, c, q[v], INT8_MAX);
@@ -168,12 +170,12 @@ LQC_INLINE void store_int8(const lqc_lane_store *store, int8_t *out, uint32_t ch
   store_64_bytes(out + channel, q);
 }
 
-LQC_INLINE void store_bits(const lqc_lane_store *store, uint8_t *out, uint32_t channels, uint32_t channel,
+LQC_INLINE void store_bits(const lqc_lane_store *store, uint8_t *out, size_t channels, size_t channel,
                            const uint32_t vectors, const __m512i *y) {
   uint64_t bits = 0;
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
-    uint32_t c = channel + v * LANES;
+    size_t c = channel + v * LANES;
     __mmask8 below = _mm512_mask_cmple_epi64_mask(lanes_of(channels, c, vectors), y[v], lanes_at(store->thresholds, c));
     bits |= (uint64_t)below << (v * LANES);
   }
@@ -183,7 +185,7 @@ LQC_INLINE void store_bits(const lqc_lane_store *store, uint8_t *out, uint32_t c
   memcpy(out + channel / 8, &bits, vectors * LANES / 8);
 }
 
-LQC_INLINE void do_store(const lqc_lane_store *store, void *out, uint32_t channels, uint32_t channel,
+LQC_INLINE void do_store(const lqc_lane_store *store, void *out, size_t channels, size_t channel,
                          const uint32_t vectors, const __m512i *y) {
   if (store->dtype == LQC_INT8) {
     store_int8(store, out, channels, channel, vectors, y);
@@ -195,7 +197,7 @@ LQC_INLINE void do_store(const lqc_lane_store *store, void *out, uint32_t channe
   }
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
-    uint32_t c = channel + v * LANES;
+    size_t c = channel + v * LANES;
     __mmask8 lanes = lanes_of(channels, c, vectors);
     if (store->dtype == LQC_INT16) {
       _mm512_mask_cvtepi64_storeu_epi16((int16_t *)out + c, lanes,
@@ -208,7 +210,7 @@ LQC_INLINE void do_store(const lqc_lane_store *store, void *out, uint32_t channe
 }
 
 LQC_INLINE void run_block(const lqc_lane_program *program, const lqc_lane_pixels *pixels, const value_params *params,
-                          uint32_t pixel, size_t place, uint32_t channel, const uint32_t vectors) {
+                          uint32_t pixel, size_t place, size_t channel, const uint32_t vectors) {
   __m512i y[MAX_VECTORS];
   const uint8_t *values = (const uint8_t *)pixels->values + pixel * pixels->value_bytes;
   begin(pixels, params, values, program->channels, channel, vectors, y);
@@ -226,7 +228,7 @@ LQC_INLINE void run_block(const lqc_lane_program *program, const lqc_lane_pixels
 
 /* The last block of a pixel: 8 channels at a time. */
 static void run_tail(const lqc_lane_program *program, const lqc_lane_pixels *pixels, const value_params *params,
-                     uint32_t pixel, size_t place, uint32_t channel) {
+                     uint32_t pixel, size_t place, size_t channel) {
   for (uint32_t i = 0; i < program->store_count; ++i) { /* bits are written 8 at a time, a word has 64 */
     if (program->stores[i].dtype == LQC_BIT) {
       uint8_t *out = (uint8_t *)pixels->outputs[i] + place * pixels->output_bytes[i];
@@ -243,7 +245,7 @@ void lqc_fixed_point_wide_avx512(const lqc_lane_program *program, const lqc_lane
   (void)scratch;
   for (uint32_t p = 0; p < pixels->count; ++p) {
     size_t place = lqc_lane_place(pixels, p);
-    uint32_t channel = 0;
+    size_t channel = 0;
     for (; program->channels - channel >= MAX_VECTORS * LANES; channel += MAX_VECTORS * LANES) {
       run_block(program, pixels, &params, p, place, channel, MAX_VECTORS);
     }
