@@ -10,6 +10,9 @@ lqc_status lqc_bump_take(lqc_bump *bump, size_t count, size_t element_bytes, voi
       !lqc_add_size(bump->used, bytes, &end) || end > PTRDIFF_MAX) {
     return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "the session needs more memory than this machine can address");
   }
+  if (bump->base && end > bump->bytes) {
+    return lqc_fail(error, LQC_ERROR_ARENA_TOO_SMALL, "the session needs more than %zu bytes of memory", bump->bytes);
+  }
   *memory = bump->base ? bump->base + bump->used : NULL;
   bump->used = end;
   return LQC_OK;

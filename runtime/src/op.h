@@ -15,10 +15,11 @@
  * same code finds the size and fills the memory, so the two cannot disagree. */
 typedef struct lqc_bump {
   uint8_t *base;
-  size_t used;
+  size_t used, bytes; /* bytes: of the memory at base */
 } lqc_bump;
 
-/* Fails with LQC_ERROR_UNSUPPORTED where the size does not fit this machine. */
+/* Fails with LQC_ERROR_UNSUPPORTED where the size does not fit this machine, with LQC_ERROR_ARENA_TOO_SMALL where it
+ * does not fit the memory. */
 lqc_status lqc_bump_take(lqc_bump *bump, size_t count, size_t element_bytes, void **memory, lqc_error *error);
 
 typedef struct lqc_prepare {

@@ -188,7 +188,7 @@ lqc_status lqc_session_size(const lqc_model *model, const lqc_options *options, 
   bool loaded = lqc_model_get_view(model, &view);
   lqc_options checked;
   lqc_kernels kernels;
-  lqc_bump bump = {NULL, 0};
+  lqc_bump bump = {NULL, 0, 0};
   lqc_session *none;
   if (!loaded || bytes == NULL) {
     return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_size: %s",
@@ -217,15 +217,16 @@ lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const
   if ((uintptr_t)memory % LQC_ALIGNMENT != 0) {
     return lqc_fail(error, LQC_ERROR_ALIGNMENT, "session memory must be aligned to %d", LQC_ALIGNMENT);
   }
-  LQC_TRY(lqc_session_size(model, options, &needed, error));
-  if (bytes < needed) {
-    return lqc_fail(error, LQC_ERROR_ARENA_TOO_SMALL, "the session needs %zu bytes of memory; %zu were given", needed,
-                    bytes);
-  }
   LQC_TRY(read_options(options, &checked, &kernels, error));
-  lqc_bump bump = {memory, 0};
+  LQC_TRY(lqc_check_plan(&view, error));
+  lqc_bump bump = {memory, 0, bytes};
   lqc_session *built;
-  LQC_TRY(build(&bump, &view, &checked, &kernels, &built, error));
+  lqc_status status = build(&bump, &view, &checked, &kernels, &built, error);
+  if (status == LQC_ERROR_ARENA_TOO_SMALL) { /* what it needs is counted only to be told */
+    LQC_TRY(lqc_session_size(model, options, &needed, error));
+    return lqc_fail(error, status, "the session needs %zu bytes of memory; %zu were given", needed, bytes);
+  }
+  LQC_TRY(status);
   LQC_TRY(lqc_pool_start(built->pool, checked.threads, error));
   *session = built;
   return lqc_succeed(error);

@@ -105,7 +105,7 @@ typedef struct lqc_int8_tile {
 typedef struct lqc_int8_kernel {
   const char *name;
   lqc_isa isa;
-  uint32_t group;         /* consecutive elements of a filter that lie together */
+  uint32_t group;         /* consecutive elements of a filter that lie together: 1, 2 or 4 */
   uint32_t multiple;      /* of `group`; as many elements are taken at once */
   uint32_t element_bytes; /* of a patch */
   uint8_t offset;         /* an element x of a patch is stored as x + offset; 0 or 128 */
