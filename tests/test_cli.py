@@ -257,3 +257,40 @@ def test_keys_of_inspect_are_those_that_are_documented(files):
         for table in tables
     ]
     assert documented == [top, op, tensor]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "html"])
+def test_benchmark_names_every_op_and_draws_them(files, suffix):
+    chart = f"layers.{suffix}"
+    run = run_program(
+        [*command("larq-clip benchmark"), "model.lcb", "--repeat", "3", "--threads", "2", "--json", "--chart", chart],
+        cwd=files,
+    )
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout)
+    interpreter = larq_clip_interpreter(files / "model.lcb")
+    assert [(op["name"], op["kernel"]) for op in report["ops"]] == [(op.name, op.kernel) for op in interpreter.ops()]
+    assert sum(op["percent"] for op in report["ops"]) == pytest.approx(100)
+    assert 0 < report["milliseconds_min"] <= report["milliseconds"] and report["threads"] == 2
+    for op, executed in zip(report["ops"], interpreter.ops(), strict=True):
+        macs = executed.binary_macs + executed.int8_macs + executed.float_macs
+        assert (op["gmacs"] is None) == (macs == 0)
+        assert macs == 0 or op["gmacs"] == pytest.approx(macs / op["milliseconds"] / 1e6)
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "html": b"<!doctype html>"}[suffix]
+    assert (files / chart).read_bytes().startswith(start)
+
+
+def larq_clip_interpreter(path):
+    from larq_clip.interpreter import Interpreter
+
+    return Interpreter(path)
+
+
+def test_benchmark_prints_a_table_and_refuses_other_charts(files):
+    run = run_program([*command("larq-clip benchmark"), "model.lcb", "--repeat", "2"], cwd=files)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[1].split() == ["ms", "%", "GMAC/s", "kernel", "layers"]
+    assert len(lines) == 2 + len(larq_clip_interpreter(files / "model.lcb").ops())
+    refused = run_program([*command("larq-clip benchmark"), "model.lcb", "--chart", "layers.bmp"], cwd=files)
+    assert refused.returncode == 2 and "--chart is layers.bmp; accepted are" in refused.stderr

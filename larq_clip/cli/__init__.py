@@ -1,4 +1,7 @@
-"""The command `larq-clip`: convert, run, inspect and demo. TensorFlow is imported by `convert` and `demo` alone."""
+"""The command `larq-clip`: convert, run, inspect, benchmark and demo.
+
+TensorFlow is imported by `convert` and `demo` alone.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 import click
 
 import larq_clip
+from larq_clip.cli.benchmark import benchmark
 from larq_clip.cli.convert import convert
 from larq_clip.cli.demo import demo
 from larq_clip.cli.inspect import inspect
@@ -21,12 +25,13 @@ INTERRUPTED = 130
 @click.version_option(larq_clip.__version__, prog_name="larq-clip")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Binary neural networks whose data stays in 8 bits: convert, inspect and run them."""
+    """Binary neural networks whose data stays in 8 bits: convert, inspect, run and measure them."""
 
 
 cli.add_command(convert)
 cli.add_command(run)
 cli.add_command(inspect)
+cli.add_command(benchmark)
 cli.add_command(demo)
 
 

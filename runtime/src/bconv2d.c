@@ -42,12 +42,15 @@ void lqc_copy_bits(uint64_t *out, const uint64_t *in, uint32_t first, uint32_t c
   }
 }
 
+/* Sums of neighbouring bits, then pairs, nibbles and bytes: without a popcount instruction, which init does not ask
+ * for. */
 uint32_t lqc_count_bits(const uint64_t *words, size_t count) {
   uint32_t sum = 0;
   for (size_t i = 0; i < count; ++i) {
-    for (uint64_t word = words[i]; word != 0; word &= word - 1) {
-      ++sum;
-    }
+    uint64_t word = words[i] - (words[i] >> 1 & 0x5555555555555555u);
+    word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
+    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    sum += (uint32_t)(word * 0x0101010101010101u >> 56);
   }
   return sum;
 }
@@ -171,13 +174,13 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
     }
   }
   const uint8_t *row_sums = s->groups > 1 ? scratch->joined : scratch->sums;
+  if (s->epilogue == LQC_FIXED_POINT) {
+    lqc_run_bconv_fixed(s, work->node, places, pixels, row_sums, region->missing, scratch->fixed);
+    return;
+  }
   for (uint32_t p = 0; p < pixels; ++p, row_sums += s->joined_stride * s->sum_bytes) {
-    if (s->epilogue == LQC_FIXED_POINT) {
-      lqc_run_bconv_fixed(s, work->node, places[p], row_sums, region->missing, scratch->fixed);
-    } else {
-      uint8_t *out = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
-      write_pixel(s, out, row_sums, region->missing);
-    }
+    uint8_t *out = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
+    write_pixel(s, out, row_sums, region->missing);
   }
 }
 

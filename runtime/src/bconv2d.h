@@ -62,9 +62,9 @@ size_t lqc_bconv_fixed_scratch(const lqc_bconv_state *s);
 lqc_status lqc_prepare_bconv_fixed(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *inputs,
                                    const lqc_tensor *outputs, lqc_bconv_state *s);
 
-/* Writes output pixel `pixel` of every output, from its sums. */
-void lqc_run_bconv_fixed(const lqc_bconv_state *s, const lqc_node *node, size_t pixel, const void *sums,
-                         uint32_t missing, void *scratch);
+/* Writes some pixels of every output, from their sums. */
+void lqc_run_bconv_fixed(const lqc_bconv_state *s, const lqc_node *node, const size_t *places, uint32_t count,
+                         const void *sums, uint32_t missing, void *scratch);
 
 void lqc_run_bconv2d(const lqc_node *node, const lqc_runner *runner);
 

@@ -23,12 +23,15 @@ lqc_status lqc_prepare_bconv_fixed(lqc_prepare *prepare, const lqc_op *op, const
   return lqc_prepare_fixed_point(prepare, op, inputs, outputs, range_of_v, &s->params, &s->fixed);
 }
 
-void lqc_run_bconv_fixed(const lqc_bconv_state *s, const lqc_node *node, size_t pixel, const void *sums,
-                         uint32_t missing, void *scratch) {
-  const lqc_lane_start start = {.source = s->kernel->wide ? LQC_LANES_SUMS_WIDE : LQC_LANES_SUMS,
-                                .values = sums,
-                                .full = (int32_t)s->params.k - (int32_t)missing,
-                                .limit = s->params.clip_limit,
-                                .step_log2 = s->params.step_log2};
-  lqc_run_fixed_point(&s->fixed, s->kernels, node, pixel, &start, scratch);
+void lqc_run_bconv_fixed(const lqc_bconv_state *s, const lqc_node *node, const size_t *places, uint32_t count,
+                         const void *sums, uint32_t missing, void *scratch) {
+  lqc_lane_pixels pixels = {.count = count,
+                            .places = places,
+                            .source = s->kernel->wide ? LQC_LANES_SUMS_WIDE : LQC_LANES_SUMS,
+                            .values = sums,
+                            .value_bytes = s->joined_stride * s->sum_bytes,
+                            .full = (int32_t)s->params.k - (int32_t)missing,
+                            .limit = s->params.clip_limit,
+                            .step_log2 = s->params.step_log2};
+  lqc_run_fixed_point(&s->fixed, s->kernels, node, &pixels, scratch);
 }

@@ -201,18 +201,131 @@ static lqc_status keep_store(lqc_prepare *prepare, const lqc_fixed *fixed, const
   return left ? keep_lanes(prepare, fixed, &values->shift, left_at, &lanes->left) : LQC_OK;
 }
 
-static lqc_status keep_program(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *outputs,
-                               const lqc_fixed_values *values, lqc_fixed *fixed) {
-  void *steps = NULL, *stores = NULL;
-  LQC_TRY(lqc_bump_take(prepare->bump, op->fixed_point.step_count, sizeof(lqc_lane_step), &steps, prepare->error));
-  LQC_TRY(lqc_bump_take(prepare->bump, op->fixed_point.store_count, sizeof(lqc_lane_store), &stores, prepare->error));
-  for (uint32_t i = 0; i < op->fixed_point.step_count; ++i) {
-    lqc_lane_step step;
-    LQC_TRY(keep_step(prepare, fixed, &op->fixed_point.steps[i], &values->steps[i], &step));
-    if (steps) {
-      ((lqc_lane_step *)steps)[i] = step;
+/* ---- Affine and addition in one -------------------------------------------------------------------------------- */
+
+/* y = m y + t, then y = y 2^s + x 2^r, is y = (m 2^s) y + 2^r x + t 2^s: a PAIR, where the range of y fits, powers of
+ * two moved from the factors to y and x included. Then |m 2^s y| <= 2^30 and |2^r x| <= 2^29, so their sum fits 32
+ * bits, and the last one is y as before. */
+typedef struct pair_plan {
+  uint32_t steps; /* that it replaces: the first two, the first, or none */
+  int y_log2, x_log2;
+} pair_plan;
+
+typedef struct pair_values {
+  int64_t low, high, offset;
+} pair_values;
+
+enum { MAX_PAIR_SHIFT = 22 };
+
+static pair_values pair_at(const lqc_fixed_values *values, const pair_plan *plan, uint32_t c) {
+  const lqc_step_values *affine = &values->steps[0], *add = &values->steps[1];
+  bool adds = plan->steps == 2;
+  int64_t scale = (int64_t)1 << (adds ? shift_at(&add->shift, c) : 0);
+  return (pair_values){int32_at(&affine->multiplier, c) * scale / ((int64_t)1 << plan->y_log2),
+                       adds ? (int64_t)1 << (shift_at(&add->operand_shift, c) - plan->x_log2) : 0,
+                       int64_at(&affine->offset, c) * scale};
+}
+
+static bool fits_int16(int64_t value) {
+  return value >= INT16_MIN && value <= INT16_MAX;
+}
+
+/* Whether the plan's factors are whole and fit. */
+static bool pair_fits(const lqc_fixed_values *values, const pair_plan *plan, lqc_range y, uint32_t c) {
+  const lqc_step_values *add = &values->steps[1];
+  int64_t y_scale = (int64_t)1 << plan->y_log2;
+  bool adds = plan->steps == 2;
+  if (adds && (shift_at(&add->shift, c) > MAX_PAIR_SHIFT || shift_at(&add->operand_shift, c) < plan->x_log2 ||
+               shift_at(&add->operand_shift, c) - plan->x_log2 > 14)) {
+    return false;
+  }
+  pair_values pair = pair_at(values, plan, c);
+  int64_t scale = adds ? (int64_t)1 << shift_at(&add->shift, c) : 1;
+  return fits_int16(y.low * y_scale) && fits_int16(y.high * y_scale) && fits_int16(pair.low) &&
+         pair.low * y_scale == int32_at(&values->steps[0].multiplier, c) * scale && pair.offset >= -INT32_MAX &&
+         pair.offset <= INT32_MAX;
+}
+
+static pair_plan plan_pair(const lqc_op *op, const lqc_fixed_values *values, uint32_t channels, lqc_start_range start,
+                           const void *context) {
+  const lqc_fixed_point *fixed = &op->fixed_point;
+  const pair_plan none = {0, 0, 0};
+  if (fixed->step_count == 0 || fixed->steps[0].kind != LQC_STEP_AFFINE) {
+    return none;
+  }
+  bool adds =
+      fixed->step_count > 1 && fixed->steps[1].kind == LQC_STEP_ADD && values->steps[1].operand.high == INT8_MAX;
+  int largest = 0;
+  for (uint32_t c = 0; adds && c < channels; ++c) {
+    int shift = shift_at(&values->steps[1].operand_shift, c);
+    largest = shift > largest ? shift : largest;
+  }
+  for (uint32_t steps = adds ? 2 : 1; steps > 0; --steps) {
+    for (int y_log2 = 0; y_log2 < 8; ++y_log2) {
+      pair_plan plan = {steps, y_log2, steps == 2 && largest > 14 ? largest - 14 : 0};
+      uint32_t c = 0;
+      while (plan.x_log2 <= 8 && c < channels && pair_fits(values, &plan, start(context, c), c)) {
+        ++c;
+      }
+      if (c == channels) {
+        return plan;
+      }
     }
   }
+  return none;
+}
+
+static lqc_status keep_pair(lqc_prepare *prepare, const lqc_op *op, const lqc_fixed *fixed,
+                            const lqc_fixed_values *values, const pair_plan *plan, lqc_lane_step *step) {
+  size_t count = lqc_lane_count(fixed->program.channels);
+  void *pairs = NULL, *offsets = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, count, sizeof(int32_t), &pairs, prepare->error));
+  LQC_TRY(lqc_bump_take(prepare->bump, count, sizeof(int32_t), &offsets, prepare->error));
+  for (uint32_t c = 0; pairs && c < count; ++c) {
+    pair_values pair = {0, 0, 0};
+    if (c < fixed->program.channels) {
+      pair = pair_at(values, plan, c);
+    }
+    ((int32_t *)pairs)[c] = (int32_t)((uint32_t)pair.high << 16 | (uint16_t)pair.low);
+    ((int32_t *)offsets)[c] = (int32_t)pair.offset;
+  }
+  *step = (lqc_lane_step){.kind = LQC_LANE_PAIR,
+                          .operand = plan->steps == 2 ? op->fixed_point.steps[1].operand : 0,
+                          .y_log2 = plan->y_log2,
+                          .x_log2 = plan->x_log2,
+                          .offset = offsets,
+                          .pairs = pairs};
+  return LQC_OK;
+}
+
+static lqc_status keep_steps(lqc_prepare *prepare, const lqc_op *op, const lqc_fixed_values *values,
+                             const pair_plan *plan, lqc_fixed *fixed) {
+  void *memory = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, op->fixed_point.step_count, sizeof(lqc_lane_step), &memory, prepare->error));
+  lqc_lane_step *steps = memory, step;
+  uint32_t count = 0;
+  if (plan->steps > 0) {
+    LQC_TRY(keep_pair(prepare, op, fixed, values, plan, &step));
+    if (steps) {
+      steps[count] = step;
+    }
+    ++count;
+  }
+  for (uint32_t i = plan->steps; i < op->fixed_point.step_count; ++i, ++count) {
+    LQC_TRY(keep_step(prepare, fixed, &op->fixed_point.steps[i], &values->steps[i], &step));
+    if (steps) {
+      steps[count] = step;
+    }
+  }
+  fixed->program.step_count = count;
+  fixed->program.steps = steps;
+  return LQC_OK;
+}
+
+static lqc_status keep_stores(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *outputs,
+                              const lqc_fixed_values *values, lqc_fixed *fixed) {
+  void *stores = NULL;
+  LQC_TRY(lqc_bump_take(prepare->bump, op->fixed_point.store_count, sizeof(lqc_lane_store), &stores, prepare->error));
   for (uint32_t i = 0; i < op->fixed_point.store_count; ++i) {
     lqc_lane_store store;
     LQC_TRY(keep_store(prepare, fixed, &outputs[i], &values->stores[i], &store));
@@ -220,9 +333,7 @@ static lqc_status keep_program(lqc_prepare *prepare, const lqc_op *op, const lqc
       ((lqc_lane_store *)stores)[i] = store;
     }
   }
-  fixed->program.step_count = op->fixed_point.step_count;
   fixed->program.store_count = op->fixed_point.store_count;
-  fixed->program.steps = steps;
   fixed->program.stores = stores;
   return LQC_OK;
 }
@@ -251,21 +362,22 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
   for (uint32_t i = 0; i < op->output_count; ++i) {
     fixed->output_bytes[i] = pixel_bytes(&outputs[i]);
   }
-  return keep_program(prepare, op, outputs, &values, fixed);
+  pair_plan plan = {0, 0, 0};
+  if (narrow) {
+    LQC_TRY(lqc_spend_work(prepare, op, 16 * (uint64_t)outputs->channels));
+    plan = plan_pair(op, &values, outputs->channels, start, context);
+  }
+  LQC_TRY(keep_steps(prepare, op, &values, &plan, fixed));
+  return keep_stores(prepare, op, outputs, &values, fixed);
 }
 
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
-void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, const lqc_node *node, size_t pixel,
-                         const lqc_lane_start *start, void *scratch) {
-  const void *inputs[LQC_MAX_INPUTS];
-  void *outputs[LQC_MAX_OUTPUTS];
-  inputs[0] = NULL; /* no step reads the first: it is what y was made of */
-  for (uint32_t i = 1; i < fixed->input_count; ++i) {
-    inputs[i] = (const uint8_t *)node->inputs[i] + pixel * fixed->input_bytes[i];
-  }
-  for (uint32_t i = 0; i < fixed->output_count; ++i) {
-    outputs[i] = (uint8_t *)node->outputs[i] + pixel * fixed->output_bytes[i];
-  }
-  (fixed->wide ? kernels->fixed_point_wide : kernels->fixed_point)(&fixed->program, start, inputs, outputs, scratch);
+void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, const lqc_node *node,
+                         lqc_lane_pixels *pixels, void *scratch) {
+  pixels->inputs = (const void *const *)node->inputs;
+  pixels->outputs = node->outputs;
+  pixels->input_bytes = fixed->input_bytes;
+  pixels->output_bytes = fixed->output_bytes;
+  (fixed->wide ? kernels->fixed_point_wide : kernels->fixed_point)(&fixed->program, pixels, scratch);
 }

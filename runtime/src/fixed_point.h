@@ -53,8 +53,8 @@ static inline size_t lqc_lane_count(uint32_t channels) {
   return ((size_t)channels + LQC_SUMS_MULTIPLE - 1) / LQC_SUMS_MULTIPLE * LQC_SUMS_MULTIPLE;
 }
 
-/* Steps and stores of one output pixel. scratch: fixed->scratch_bytes, aligned. */
-void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, const lqc_node *node, size_t pixel,
-                         const lqc_lane_start *start, void *scratch);
+/* Steps and stores of some output pixels, whose values and places are given. scratch: fixed->scratch_bytes, aligned. */
+void lqc_run_fixed_point(const lqc_fixed *fixed, const lqc_kernels *kernels, const lqc_node *node,
+                         lqc_lane_pixels *pixels, void *scratch);
 
 #endif /* LQC_FIXED_POINT_H */

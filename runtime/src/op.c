@@ -4,11 +4,18 @@
 
 #include "checked.h"
 
+static lqc_status too_small(const lqc_bump *bump, lqc_error *error) {
+  return lqc_fail(error, LQC_ERROR_ARENA_TOO_SMALL, "the session needs more than %zu bytes of memory", bump->bytes);
+}
+
 lqc_status lqc_bump_take(lqc_bump *bump, size_t count, size_t element_bytes, void **memory, lqc_error *error) {
   size_t bytes, end;
   if (!lqc_multiply_size(count, element_bytes, &bytes) || !lqc_align_size(bytes, LQC_ALIGNMENT, &bytes) ||
       !lqc_add_size(bump->used, bytes, &end) || end > PTRDIFF_MAX) {
     return lqc_fail(error, LQC_ERROR_UNSUPPORTED, "the session needs more memory than this machine can address");
+  }
+  if (bump->base && end > bump->bytes) {
+    return too_small(bump, error);
   }
   *memory = bump->base ? bump->base + bump->used : NULL;
   bump->used = end;
@@ -193,15 +200,24 @@ void lqc_need_thread_scratch(lqc_prepare *prepare, size_t bytes) {
   }
 }
 
-void *lqc_take_scratch(lqc_prepare *prepare, size_t bytes) {
-  size_t aligned;
+lqc_status lqc_take_scratch(lqc_prepare *prepare, size_t bytes, void **memory) {
+  const lqc_bump *bump = prepare->bump;
+  size_t aligned, end = bump->bytes - bump->bytes % LQC_ALIGNMENT;
   if (!lqc_align_size(bytes, LQC_ALIGNMENT, &aligned)) {
     aligned = PTRDIFF_MAX; /* refused when the session's memory is added up */
   }
   if (aligned > prepare->scratch) {
     prepare->scratch = aligned;
   }
-  return prepare->end ? prepare->end - aligned : NULL;
+  *memory = NULL;
+  if (bump->base == NULL) {
+    return LQC_OK;
+  }
+  if (bump->used > end || aligned > end - bump->used) {
+    return too_small(bump, prepare->error);
+  }
+  *memory = bump->base + (end - aligned);
+  return LQC_OK;
 }
 
 lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes) {

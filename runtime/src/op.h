@@ -15,10 +15,11 @@
  * same code finds the size and fills the memory, so the two cannot disagree. */
 typedef struct lqc_bump {
   uint8_t *base;
-  size_t used;
+  size_t used, bytes; /* bytes: of the memory at base */
 } lqc_bump;
 
-/* Fails with LQC_ERROR_UNSUPPORTED where the size does not fit this machine. */
+/* Fails with LQC_ERROR_UNSUPPORTED where the size does not fit this machine, with LQC_ERROR_ARENA_TOO_SMALL where it
+ * does not fit the memory. */
 lqc_status lqc_bump_take(lqc_bump *bump, size_t count, size_t element_bytes, void **memory, lqc_error *error);
 
 typedef struct lqc_prepare {
@@ -29,7 +30,6 @@ typedef struct lqc_prepare {
   size_t thread_scratch; /* bytes, the largest that any op needs for each thread */
   size_t shared_scratch; /* bytes, the same for all threads together */
   size_t scratch;        /* bytes, the most that preparing an op takes for itself */
-  uint8_t *end;          /* of the session's memory; NULL while counting */
   uint64_t *work_left;   /* see lqc_spend_work() */
 } lqc_prepare;
 
@@ -123,9 +123,10 @@ lqc_status lqc_pad_floats(lqc_prepare *prepare, const lqc_constant *constant, ui
 /* Sees to it that each thread has that much scratch memory while the op runs. */
 void lqc_need_thread_scratch(lqc_prepare *prepare, size_t bytes);
 
-/* Memory for preparing this op, which preparing the next one overwrites; each call gives the same place. NULL while
- * counting. Aligned to LQC_ALIGNMENT. */
-void *lqc_take_scratch(lqc_prepare *prepare, size_t bytes);
+/* Memory for preparing this op, which preparing the next one overwrites; each call gives the same place, the end of the
+ * session's memory. NULL while counting. Aligned to LQC_ALIGNMENT. It overlaps with nothing that was taken before; what
+ * is taken afterwards overlaps only where the memory is too small, and then building the session fails in the end. */
+lqc_status lqc_take_scratch(lqc_prepare *prepare, size_t bytes, void **memory);
 
 /* Takes memory for `state` and copies it there. */
 lqc_status lqc_keep_state(lqc_prepare *prepare, lqc_node *node, const void *state, size_t bytes);

@@ -67,9 +67,11 @@ static bool store_mean(void *out, const int8_t *in, const lqc_pool_window *w, in
   while (count >> i > 1) {
     ++i;
   }
-  const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = sums};
+  const size_t bytes = 0;
+  const lqc_lane_pixels pixel = {
+      .count = 1, .outputs = &out, .output_bytes = &bytes, .source = LQC_LANES_INT32, .values = sums};
   sum_i8(sums, in, w);
-  s->kernels->fixed_point(&s->means[i], &start, NULL, &out, sums + lqc_lane_count(s->elements));
+  s->kernels->fixed_point(&s->means[i], &pixel, sums + lqc_lane_count(s->elements));
   return true;
 }
 

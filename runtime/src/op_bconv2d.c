@@ -151,7 +151,9 @@ static lqc_status expand_filters(lqc_prepare *prepare, const lqc_op *op, const l
                 weights->shape[0], s->params.k);
   }
   LQC_TRY(lqc_spend_work(prepare, op, count));
-  uint64_t *expanded = lqc_take_scratch(prepare, bytes);
+  void *memory;
+  LQC_TRY(lqc_take_scratch(prepare, bytes, &memory));
+  uint64_t *expanded = memory;
   for (size_t t = 0, bit = 0; expanded && t < taps; ++t, bit += s->group_inputs) {
     lqc_copy_bits(expanded + t * words, *filters + bit / 64, bit % 64, s->group_inputs);
   }

@@ -110,10 +110,12 @@ static void conv_tiles(const void *context, uint32_t thread, size_t begin, size_
        first += LQC_INT8_TILE_PIXELS, ++begin) {
     uint32_t count = pixels - first < LQC_INT8_TILE_PIXELS ? (uint32_t)(pixels - first) : LQC_INT8_TILE_PIXELS;
     sum_tile(s, work->node->input, first, count, sums, patches);
-    for (uint32_t p = 0; p < count; ++p) {
-      const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = (int32_t *)sums + p * s->sums_stride};
-      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, first + p, &start, lanes);
-    }
+    lqc_lane_pixels of_tile = {.count = count,
+                               .first = first,
+                               .source = LQC_LANES_INT32,
+                               .values = sums,
+                               .value_bytes = s->sums_stride * sizeof(int32_t)};
+    lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &of_tile, lanes);
   }
 }
 
@@ -129,7 +131,6 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
                                .out_channels = s->out_channels,
                                .bias = s->depthwise_bias,
                                .sums = scratch};
-  const lqc_lane_start start = {.source = LQC_LANES_INT32, .values = pixel.sums};
   for (uint32_t row = (uint32_t)begin; row < end; ++row) {
     lqc_taps rows = lqc_axis_taps(&s->rows, row);
     for (uint32_t column = 0; column < s->columns.out; ++column) {
@@ -141,8 +142,9 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
         pixel.weights = s->depthwise_weights + rows.first * pixel.row_weights + columns.first * pixel.column_weights;
       }
       s->kernels->int8_depthwise(&pixel);
-      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, (size_t)row * s->columns.out + column, &start,
-                          pixel.sums + s->sums_stride);
+      lqc_lane_pixels one = {
+          .count = 1, .first = (size_t)row * s->columns.out + column, .source = LQC_LANES_INT32, .values = pixel.sums};
+      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &one, pixel.sums + s->sums_stride);
     }
   }
 }
@@ -166,17 +168,29 @@ typedef struct filters {
 } filters;
 
 /* Sums of a channel whatever the image: any tap may also be outside, where it adds 0, so every partial sum is in there
- * too. Below 2^31 weights of 2^14 at most: no overflow. */
+ * too. Below 2^31 weights of 2^14 at most: no overflow. With P the sum of the positive weights and N that of the
+ * others' magnitudes, it is -128 P - 127 N to 127 P + 128 N; P + N and P - N are sums that the compiler makes in
+ * vectors. */
 static lqc_range range_of_sum(const void *context, uint32_t channel) {
+  enum { PART = 1 << 16 }; /* elements whose sums fit 32 bits */
   const filters *f = context;
   const int8_t *w = f->weights + channel * f->size;
-  lqc_range range = {0, 0};
-  for (size_t i = 0; i < f->size; ++i) {
-    range.low += w[i] > 0 ? w[i] * INT8_MIN : w[i] * INT8_MAX;
-    range.high += w[i] > 0 ? w[i] * INT8_MAX : w[i] * INT8_MIN;
+  int64_t sum = 0, magnitudes = 0;
+  for (size_t first = 0; first < f->size; first += PART) {
+    size_t end = f->size - first < PART ? f->size : first + PART;
+    int32_t part_sum = 0, part_magnitudes = 0;
+    for (size_t i = first; i < end; ++i) {
+      int32_t value = w[i];
+      part_sum += value;
+      part_magnitudes += value < 0 ? -value : value;
+    }
+    sum += part_sum;
+    magnitudes += part_magnitudes;
   }
+  int64_t positive = (magnitudes + sum) / 2, negative = (magnitudes - sum) / 2;
   int32_t bias = f->bias ? f->bias[channel] : 0;
-  return (lqc_range){range.low + bias, range.high + bias};
+  return (lqc_range){INT8_MIN * positive - INT8_MAX * negative + bias,
+                     INT8_MAX * positive - INT8_MIN * negative + bias};
 }
 
 static lqc_status check_sums(const lqc_prepare *prepare, const lqc_op *op, const filters *f, uint32_t channels) {

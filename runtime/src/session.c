@@ -145,8 +145,8 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
   return LQC_OK;
 }
 
-/* Lays a session out in bump's memory of `bytes`, or, with bump->base NULL, only finds the bytes it takes. */
-static lqc_status build(lqc_bump *bump, size_t bytes, const lqc_model_view *view, const lqc_options *options,
+/* Lays a session out in bump's memory, or, with bump->base NULL, only finds the bytes it takes. */
+static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_options *options,
                         const lqc_kernels *kernels, lqc_session **built, lqc_error *error) {
   void *session_memory = NULL, *places = NULL, *nodes = NULL, *pool = NULL, *thread_scratch = NULL, *shared = NULL,
        *rest = NULL;
@@ -169,7 +169,6 @@ static lqc_status build(lqc_bump *bump, size_t bytes, const lqc_model_view *view
                          .kernels = session ? &session->kernels : kernels,
                          .error = error,
                          .bump = bump,
-                         .end = bump->base ? bump->base + bytes : NULL,
                          .work_left = &work_left};
   LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
   LQC_TRY(prepare_ops(&prepare, places, nodes));
@@ -194,7 +193,7 @@ lqc_status lqc_session_size(const lqc_model *model, const lqc_options *options, 
   bool loaded = lqc_model_get_view(model, &view);
   lqc_options checked;
   lqc_kernels kernels;
-  lqc_bump bump = {NULL, 0};
+  lqc_bump bump = {NULL, 0, 0};
   lqc_session *none;
   if (!loaded || bytes == NULL) {
     return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_size: %s",
@@ -202,7 +201,7 @@ lqc_status lqc_session_size(const lqc_model *model, const lqc_options *options, 
   }
   LQC_TRY(read_options(options, &checked, &kernels, error));
   LQC_TRY(lqc_check_plan(&view, error));
-  LQC_TRY(build(&bump, 0, &view, &checked, &kernels, &none, error));
+  LQC_TRY(build(&bump, &view, &checked, &kernels, &none, error));
   *bytes = bump.used;
   return lqc_succeed(error);
 }
@@ -223,15 +222,16 @@ lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const
   if ((uintptr_t)memory % LQC_ALIGNMENT != 0) {
     return lqc_fail(error, LQC_ERROR_ALIGNMENT, "session memory must be aligned to %d", LQC_ALIGNMENT);
   }
-  LQC_TRY(lqc_session_size(model, options, &needed, error));
-  if (bytes < needed) {
-    return lqc_fail(error, LQC_ERROR_ARENA_TOO_SMALL, "the session needs %zu bytes of memory; %zu were given", needed,
-                    bytes);
-  }
   LQC_TRY(read_options(options, &checked, &kernels, error));
-  lqc_bump bump = {memory, 0};
+  LQC_TRY(lqc_check_plan(&view, error));
+  lqc_bump bump = {memory, 0, bytes};
   lqc_session *built;
-  LQC_TRY(build(&bump, needed, &view, &checked, &kernels, &built, error));
+  lqc_status status = build(&bump, &view, &checked, &kernels, &built, error);
+  if (status == LQC_ERROR_ARENA_TOO_SMALL) { /* what it needs is counted only to be told */
+    LQC_TRY(lqc_session_size(model, options, &needed, error));
+    return lqc_fail(error, status, "the session needs %zu bytes of memory; %zu were given", needed, bytes);
+  }
+  LQC_TRY(status);
   LQC_TRY(lqc_pool_start(built->pool, checked.threads, error));
   *session = built;
   return lqc_succeed(error);

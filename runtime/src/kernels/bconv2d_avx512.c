@@ -2,8 +2,10 @@
  * meets one word of the input broadcast to all lanes, so no sum across lanes is ever needed.
  *
  * Packed weights: blocks of 32 channels, [word][vector][8 channels]; the last block has as many vectors of 8 as it
- * needs, and zero filters beyond the last channel. The file stays canonical and free of any ISA; re-tiling takes less
- * than a millisecond for a ResNet-18 at init, and lets a later kernel whose lanes are pixels choose its own layout.
+ * needs, and zero filters beyond the last channel. In a whole block lane l of vector v is channel 4 l + v, so that the
+ * four sums of a lane, shifted together, are 16-bit sums in order; else it is channel 8 v + l. The file stays canonical
+ * and free of any ISA; re-tiling takes less than a millisecond for a ResNet-18 at init, and lets a later kernel whose
+ * lanes are pixels choose its own layout.
  *
  * A register tile is 4 pixels x 32 channels: 16 accumulators, and 8 loads for 16 units of xor, popcount and add. */
 #include <immintrin.h>
@@ -23,9 +25,10 @@ static uint32_t vectors_of(uint32_t channels) {
 static void pack(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
   uint64_t *out = packed;
   for (uint32_t first = 0; first < out_channels; first += BLOCK) {
-    uint32_t channels = vectors_of(out_channels - first) * LANES;
+    uint32_t vectors = vectors_of(out_channels - first), channels = vectors * LANES;
     for (uint32_t word = 0; word < filter_words; ++word) {
-      for (uint32_t c = first; c < first + channels; ++c) {
+      for (uint32_t i = 0; i < channels; ++i) {
+        uint32_t c = first + (vectors == MAX_VECTORS ? i % LANES * MAX_VECTORS + i / LANES : i);
         *out++ = c < out_channels ? filters[(size_t)c * filter_words + word] : 0;
       }
     }
@@ -73,6 +76,16 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   LQC_UNROLL
   for (uint32_t p = 0; p < pixels; ++p) {
     uint16_t *out = (uint16_t *)tile->sums + (first_pixel + p) * tile->sums_stride + channel;
+    if (vectors == MAX_VECTORS) {
+      __m512i low = _mm512_or_si512(sum[p][0], _mm512_slli_epi64(sum[p][1], 16));
+      __m512i high = _mm512_or_si512(sum[p][2], _mm512_slli_epi64(sum[p][3], 16));
+      __m512i all = _mm512_or_si512(low, _mm512_slli_epi64(high, 32));
+      if (initial) {
+        all = _mm512_add_epi16(all, _mm512_loadu_si512(initial + channel));
+      }
+      _mm512_storeu_si512(out, all);
+      continue;
+    }
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
       __m128i narrow = _mm512_cvtepi64_epi16(sum[p][v]);

@@ -14,9 +14,9 @@ LQC_DEFINE_COPY(copy_int32, int32_t)
 #undef LQC_DEFINE_COPY
 
 #define LQC_DEFINE_SUMS(name, type)                                                                                \
-  static void LQC_LANES(name)(const lqc_lane_start *start, uint32_t channels, LQC_LANE *restrict y,                \
+  static void LQC_LANES(name)(const lqc_lane_pixels *pixels, uint32_t channels, LQC_LANE *restrict y,              \
                               const type *restrict sums) {                                                         \
-    int32_t full = start->full, limit = start->limit, step = start->step_log2;                                     \
+    int32_t full = pixels->full, limit = pixels->limit, step = pixels->step_log2;                                  \
     int32_t half = step > 0 ? 1 << (step - 1) : 0, right = step > 0 ? step : 0, scale = step < 0 ? 1 << -step : 1; \
     if (limit == 0) {                                                                                              \
       for (uint32_t c = 0; c < channels; ++c) {                                                                    \
@@ -34,22 +34,22 @@ LQC_DEFINE_SUMS(sums_narrow, uint16_t)
 LQC_DEFINE_SUMS(sums_wide, uint32_t)
 #undef LQC_DEFINE_SUMS
 
-static void LQC_LANES(begin)(const lqc_lane_start *start, uint32_t channels, LQC_LANE *y) {
-  switch (start->source) {
+static void LQC_LANES(begin)(const lqc_lane_pixels *pixels, const void *values, uint32_t channels, LQC_LANE *y) {
+  switch (pixels->source) {
   case LQC_LANES_INT8:
-    LQC_LANES(copy_int8)(channels, y, start->values);
+    LQC_LANES(copy_int8)(channels, y, values);
     break;
   case LQC_LANES_INT16:
-    LQC_LANES(copy_int16)(channels, y, start->values);
+    LQC_LANES(copy_int16)(channels, y, values);
     break;
   case LQC_LANES_INT32:
-    LQC_LANES(copy_int32)(channels, y, start->values);
+    LQC_LANES(copy_int32)(channels, y, values);
     break;
   case LQC_LANES_SUMS:
-    LQC_LANES(sums_narrow)(start, channels, y, start->values);
+    LQC_LANES(sums_narrow)(pixels, channels, y, values);
     break;
   default:
-    LQC_LANES(sums_wide)(start, channels, y, start->values);
+    LQC_LANES(sums_wide)(pixels, channels, y, values);
     break;
   }
 }
@@ -62,6 +62,8 @@ static inline LQC_LANE LQC_LANES(shifted)(LQC_LANE y, LQC_LANE shift) {
 static void LQC_LANES(do_step)(const lqc_lane_step *step, uint32_t channels, LQC_LANE *restrict y, const void *input) {
   const LQC_LANE *restrict multiplier = step->multiplier;
   const LQC_LANE *restrict offset = step->offset;
+  const LQC_LANE *restrict pairs = step->pairs;
+  const LQC_LANE y_scale = (LQC_LANE)1 << step->y_log2, x_scale = (LQC_LANE)1 << step->x_log2;
   const LQC_LANE *restrict shift = step->shift;
   const LQC_LANE *restrict operand_shift = step->operand_shift;
   const int8_t *restrict x8 = input;
@@ -82,9 +84,20 @@ static void LQC_LANES(do_step)(const lqc_lane_step *step, uint32_t channels, LQC
       y[c] = LQC_LANES(shifted)(y[c], shift[c]) + LQC_LANES(shifted)(x8[c], operand_shift[c]);
     }
     break;
-  default:
+  case LQC_LANE_ADD_INT16:
     for (uint32_t c = 0; c < channels; ++c) {
       y[c] = LQC_LANES(shifted)(y[c], shift[c]) + LQC_LANES(shifted)(x16[c], operand_shift[c]);
+    }
+    break;
+  default:
+    if (x8 == NULL) {
+      for (uint32_t c = 0; c < channels; ++c) {
+        y[c] = y[c] * y_scale * (int16_t)pairs[c] + offset[c];
+      }
+    } else {
+      for (uint32_t c = 0; c < channels; ++c) {
+        y[c] = y[c] * y_scale * (int16_t)pairs[c] + x8[c] * x_scale * (pairs[c] >> 16) + offset[c];
+      }
     }
     break;
   }
@@ -141,27 +154,37 @@ static void LQC_LANES(store_bits)(const lqc_lane_store *store, uint32_t channels
   }
 }
 
-static void LQC_LANES(run_program)(const lqc_lane_program *program, const lqc_lane_start *start,
-                                   const void *const *inputs, void *const *outputs, LQC_LANE *y) {
-  LQC_LANES(begin)(start, program->channels, y);
-  for (uint32_t i = 0; i < program->step_count; ++i) {
-    LQC_LANES(do_step)(&program->steps[i], program->channels, y, inputs[program->steps[i].operand]);
+static void LQC_LANES(run_store)(const lqc_lane_store *store, uint32_t channels, const LQC_LANE *y, void *out) {
+  switch (store->dtype) {
+  case LQC_INT8:
+    LQC_LANES(store_int8)(store, channels, y, out);
+    break;
+  case LQC_INT16:
+    LQC_LANES(store_int16)(store, channels, y, out);
+    break;
+  case LQC_FLOAT32:
+    LQC_LANES(store_float)(store, channels, y, out);
+    break;
+  default:
+    LQC_LANES(store_bits)(store, channels, y, out);
+    break;
   }
-  for (uint32_t i = 0; i < program->store_count; ++i) {
-    const lqc_lane_store *store = &program->stores[i];
-    switch (store->dtype) {
-    case LQC_INT8:
-      LQC_LANES(store_int8)(store, program->channels, y, outputs[i]);
-      break;
-    case LQC_INT16:
-      LQC_LANES(store_int16)(store, program->channels, y, outputs[i]);
-      break;
-    case LQC_FLOAT32:
-      LQC_LANES(store_float)(store, program->channels, y, outputs[i]);
-      break;
-    default:
-      LQC_LANES(store_bits)(store, program->channels, y, outputs[i]);
-      break;
+}
+
+static void LQC_LANES(run_program)(const lqc_lane_program *program, const lqc_lane_pixels *pixels, LQC_LANE *y) {
+  const uint8_t *values = pixels->values;
+  for (uint32_t p = 0; p < pixels->count; ++p, values += pixels->value_bytes) {
+    size_t place = lqc_lane_place(pixels, p);
+    LQC_LANES(begin)(pixels, values, program->channels, y);
+    for (uint32_t i = 0; i < program->step_count; ++i) {
+      const lqc_lane_step *step = &program->steps[i];
+      uint32_t operand = step->operand;
+      const uint8_t *input = operand > 0 ? pixels->inputs[operand] : NULL;
+      LQC_LANES(do_step)(step, program->channels, y, input ? input + place * pixels->input_bytes[operand] : NULL);
+    }
+    for (uint32_t i = 0; i < program->store_count; ++i) {
+      uint8_t *out = (uint8_t *)pixels->outputs[i] + place * pixels->output_bytes[i];
+      LQC_LANES(run_store)(&program->stores[i], program->channels, y, out);
     }
   }
 }

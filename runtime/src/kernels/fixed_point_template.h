@@ -32,12 +32,10 @@ static uint64_t pack_bytes(const uint8_t bytes[LQC_WORD_BITS]) {
 #undef LQC_ULANE
 #undef LQC_LANES
 
-void LQC_ISA(lqc_fixed_point)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
-                              void *const *outputs, void *scratch) {
-  run_program_narrow(program, start, inputs, outputs, scratch);
+void LQC_ISA(lqc_fixed_point)(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch) {
+  run_program_narrow(program, pixels, scratch);
 }
 
-void LQC_ISA(lqc_fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_start *start,
-                                   const void *const *inputs, void *const *outputs, void *scratch) {
-  run_program_wide(program, start, inputs, outputs, scratch);
+void LQC_ISA(lqc_fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch) {
+  run_program_wide(program, pixels, scratch);
 }

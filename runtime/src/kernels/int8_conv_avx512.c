@@ -22,6 +22,12 @@ LQC_INLINE void copy_run(uint8_t *to, const int8_t *from, size_t bytes) {
 
 LQC_DEFINE_GATHER(uint8_t, copy_run)
 
+/* In assembly, as GCC copies every accumulator once a step around the intrinsic. */
+LQC_INLINE __m512i add_products(__m512i sum, __m512i x, __m512i w) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+  return sum;
+}
+
 /* Sums of `pixels` pixels from `first_pixel` on and `vectors` blocks of channels from `channel` on. Both counts are
    constants after inlining, so that the sums live in registers. */
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint32_t pixels, const uint32_t vectors) {
@@ -51,7 +57,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint3
       __m512i x = _mm512_set1_epi32(four);
       LQC_UNROLL
       for (uint32_t v = 0; v < vectors; ++v) {
-        sum[p][v] = _mm512_dpbusd_epi32(sum[p][v], x, w[v]);
+        sum[p][v] = add_products(sum[p][v], x, w[v]);
       }
     }
   }

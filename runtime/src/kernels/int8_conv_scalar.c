@@ -13,18 +13,42 @@ size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channel
   return lqc_packed_bytes((out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, 1, block_bytes(kernel, size));
 }
 
+/* One filter, element i to to[i / group * lanes * group + i % group]; inlined with a constant group. */
+LQC_INLINE void pack_filter(int8_t *to, const int8_t *filter, size_t size, const uint32_t group) {
+  size_t i = 0;
+  for (; i + group <= size; i += group, to += LQC_INT8_LANES * group) {
+    memcpy(to, filter + i, group);
+  }
+  for (; i < size; ++i) {
+    *to++ = filter[i];
+  }
+}
+
+static int64_t sum_filter(const int8_t *filter, size_t size) {
+  int64_t sum = 0;
+  for (size_t i = 0; i < size; ++i) {
+    sum += filter[i];
+  }
+  return sum;
+}
+
 void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
                    uint32_t out_channels, size_t size) {
-  uint32_t group = kernel->group;
   memset(packed, 0, lqc_int8_packed_bytes(kernel, out_channels, size));
   for (uint32_t c = 0; c < out_channels; ++c, filters += size) {
     uint32_t lane = c % LQC_INT8_LANES;
     uint8_t *block = (uint8_t *)packed + c / LQC_INT8_LANES * block_bytes(kernel, size);
-    int8_t *to = (int8_t *)block + LQC_INT8_LANES * sizeof(int32_t) + lane * group;
+    int8_t *to = (int8_t *)block + LQC_INT8_LANES * sizeof(int32_t) + lane * kernel->group;
+    if (kernel->group == 4) {
+      pack_filter(to, filters, size, 4);
+    } else if (kernel->group == 2) {
+      pack_filter(to, filters, size, 2);
+    } else {
+      pack_filter(to, filters, size, 1);
+    }
     int64_t start = bias ? bias[c] : 0;
-    for (size_t i = 0; i < size; ++i) {
-      to[i / group * LQC_INT8_LANES * group + i % group] = filters[i];
-      start -= (int64_t)kernel->offset * filters[i];
+    if (kernel->offset != 0) {
+      start -= kernel->offset * sum_filter(filters, size);
     }
     uint32_t wrapped = (uint32_t)start; /* the kernel's sum wraps back */
     memcpy(block + lane * sizeof(wrapped), &wrapped, sizeof(wrapped));

@@ -105,7 +105,7 @@ typedef struct lqc_int8_tile {
 typedef struct lqc_int8_kernel {
   const char *name;
   lqc_isa isa;
-  uint32_t group;         /* consecutive elements of a filter that lie together */
+  uint32_t group;         /* consecutive elements of a filter that lie together: 1, 2 or 4 */
   uint32_t multiple;      /* of `group`; as many elements are taken at once */
   uint32_t element_bytes; /* of a patch */
   uint8_t offset;         /* an element x of a patch is stored as x + offset; 0 or 128 */
@@ -158,24 +158,38 @@ typedef enum lqc_lane_source {
   LQC_LANES_SUMS_WIDE, /* the same of uint32_t */
 } lqc_lane_source;
 
-/* What y is before the first step; it fits 32 bits. */
-typedef struct lqc_lane_start {
+/* Some output pixels: what y is before the first step, which fits 32 bits, and where their tensors are. */
+typedef struct lqc_lane_pixels {
+  uint32_t count;
+  size_t first; /* pixel i of the image is first + i, or, unless NULL, places[i] */
+  const size_t *places;
+  const void *const *inputs; /* of the op; the first is not read */
+  void *const *outputs;
+  const size_t *input_bytes, *output_bytes; /* of a pixel */
   lqc_lane_source source;
-  const void *values; /* [channels], of int32 and sums rounded up to LQC_SUMS_MULTIPLE */
+  const void *values; /* of pixel i at i * value_bytes: [channels], of int32 and sums rounded up to LQC_SUMS_MULTIPLE */
+  size_t value_bytes;
   int32_t full, limit, step_log2;
-} lqc_lane_start;
+} lqc_lane_pixels;
+
+static inline size_t lqc_lane_place(const lqc_lane_pixels *pixels, uint32_t i) {
+  return pixels->places ? pixels->places[i] : pixels->first + i;
+}
 
 typedef enum lqc_lane_step_kind {
   LQC_LANE_RELU,      /* y = max(y, 0) */
   LQC_LANE_AFFINE,    /* y = multiplier * y + offset; multiplier fits 32 bits */
   LQC_LANE_ADD_INT8,  /* y = y * 2^shift + x * 2^operand_shift, x of input `operand`, int8 */
   LQC_LANE_ADD_INT16, /* the same of int16 */
+  LQC_LANE_PAIR,      /* y = low * (y * 2^y_log2) + high * (x * 2^x_log2) + offset: `pairs` holds low + 65536 * high,
+                         and all four factors fit int16; x of int8, or, with operand 0, none. Lanes of 32 bits alone */
 } lqc_lane_step_kind;
 
 typedef struct lqc_lane_step {
   lqc_lane_step_kind kind;
   uint32_t operand;
-  const void *multiplier, *offset, *shift, *operand_shift; /* lanes */
+  int32_t y_log2, x_log2;                                          /* x_log2 <= 8 */
+  const void *multiplier, *offset, *shift, *operand_shift, *pairs; /* lanes */
 } lqc_lane_step;
 
 typedef struct lqc_lane_store {
@@ -226,12 +240,9 @@ typedef struct lqc_kernels {
   /* out = clip(floor(in * scale + 1/2), +-127 or +-32767); scales: [n], powers of two. */
   void (*quantize_i8)(int8_t *out, const float *in, const double *scales, size_t n);
   void (*quantize_i16)(int16_t *out, const float *in, const double *scales, size_t n);
-  /* One pixel. inputs and outputs: where its elements are, of every input and output of the op. scratch: lanes,
-     [channels rounded up to LQC_SUMS_MULTIPLE]. */
-  void (*fixed_point)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
-                      void *const *outputs, void *scratch);
-  void (*fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs,
-                           void *const *outputs, void *scratch);
+  /* scratch: lanes, [channels rounded up to LQC_SUMS_MULTIPLE]. */
+  void (*fixed_point)(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
+  void (*fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
 } lqc_kernels;
 
 /* Fills the table with scalar kernels, then overrides with those of `isa` (AUTO: the best available). Returns 0

@@ -17,11 +17,10 @@
 
 /* Kernels of plain loops, whose vectors the compiler makes: the same source for every instruction set. On aarch64 the
  * scalar ones have NEON already. */
-#define LQC_DECLARE_FIXED_POINT(isa)                                                                                  \
-  void lqc_fixed_point_##isa(const lqc_lane_program *program, const lqc_lane_start *start, const void *const *inputs, \
-                             void *const *outputs, void *scratch);                                                    \
-  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_start *start,                       \
-                                  const void *const *inputs, void *const *outputs, void *scratch);
+#define LQC_DECLARE_FIXED_POINT(isa)                                                                         \
+  void lqc_fixed_point_##isa(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch); \
+  void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
+
 #define LQC_DECLARE_PLAIN_KERNELS(isa)                                                      \
   void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                          \
   void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                  \

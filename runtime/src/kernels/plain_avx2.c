@@ -1,2 +1,3 @@
+#define LQC_OWN_QUANTIZE 1 /* quantize_avx2.c */
 #define LQC_ISA(name) name##_avx2
 #include "plain_template.h"
