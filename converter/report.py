@@ -8,6 +8,7 @@ import numpy as np
 
 from larq_clip.converter import codec, ir, memory, packing, reader, writer
 from larq_clip.converter.codec import Kind
+from larq_clip.converter.float_reasons import float_reason
 from larq_clip.converter.ir import image_shape
 
 REPORT_VERSION = 1  # of the keys; README.md says what each means
@@ -80,6 +81,7 @@ def _describe_op(graph: ir.Graph, op: ir.Op) -> dict[str, Any]:
         "activation_bytes": sum(tensor.stored_bytes for tensor in graph.results(op)),
         "threshold_dtype": None if thresholds is None else thresholds.dtype.name,
         "constant_channels": _constant_channels(graph, op),
+        "float_reason": float_reason(graph, op),
     }
 
 

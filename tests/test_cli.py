@@ -235,7 +235,7 @@ def test_keys_of_inspect_are_those_that_are_documented(files):
     tensor = {"name", "dtype", "shape", "fraction_bits", "bytes"}
     op = {"name", "type", "kernel", "inputs", "outputs", "epilogue", "clip_limit", "step", "fixed_point"}
     op |= {"binary_macs", "int8_macs", "float_macs", "weight_bytes", "activation_bytes"}
-    op |= {"threshold_dtype", "constant_channels"}
+    op |= {"threshold_dtype", "constant_channels", "float_reason"}
     top = {"report_version", "file", "name", "producer", "inputs", "outputs", "ops", "isa", "session_bytes"}
     top |= {"file_bytes", "weight_bytes", "ideal_weight_bytes", "size_ratio"}
     top |= {"arena_bytes", "arena_lower_bound_bytes", "arena_ratio", "binary_macs", "int8_macs", "float_macs"}

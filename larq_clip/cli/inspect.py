@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from larq_clip.errors import ModelFileError
+from larq_clip.files import atomic_write
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -16,18 +17,34 @@ def describe_file(path: Path) -> dict[str, Any]:
 
     The keys are stable and listed in the converter's README.md.
     """
+    try:
+        return {"file": str(path), **describe_bytes(path.read_bytes())}
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+
+
+def describe_bytes(data: bytes) -> dict[str, Any]:
+    """What `describe_file` says of a file's bytes."""
     from larq_clip.converter import report
     from larq_clip.interpreter import Interpreter
 
-    data = path.read_bytes()
-    try:
-        description = report.describe(data)
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from error
+    description = report.describe(data)
     interpreter = Interpreter(data)
     for op, running in zip(description["ops"], interpreter.ops(), strict=True):
         op["kernel"] = running.kernel
-    return {"file": str(path), **description, "isa": interpreter.isa, "session_bytes": interpreter.session_bytes}
+    return {**description, "isa": interpreter.isa, "session_bytes": interpreter.session_bytes}
+
+
+def write_report(folder: Path, data: bytes) -> None:
+    """Write index.html on the bytes of a model file into a folder, which is made where there is none.
+
+    Raises:
+        OSError: where that is not possible.
+    """
+    from larq_clip.converter import html_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "index.html", html_report.render(data, describe_bytes(data)).encode())
 
 
 # Columns of numbers, by their key in the description.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from zoo_support import CASES, quantized
 
-from larq_clip.converter import convert_keras_model, reader
+from larq_clip.converter import convert_keras_model, reader, report
 from larq_clip.converter.ir import DType
 from larq_clip.errors import ConversionError
 from larq_clip.interpreter import Interpreter
@@ -37,6 +37,9 @@ def test_zoo_models_are_exact(name):
     logits = model.layers[-1].input
     before, expected = keras.Model(model.inputs, [logits, model.output])(x, training=False)
     assert np.ptp(expected) > 0 and np.ptp(before) > 0
+
+    described = report.describe(data)
+    assert described["size_ratio"] <= 1.05 and described["arena_ratio"] <= 1.10
 
     graph = reader.read(data)
     softmax = graph.ops[-1]
