@@ -197,14 +197,13 @@ def test_a_module_is_imported_only_if_trusted(folder, command, keras_model):
         with zipfile.ZipFile("model.keras") as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
         config = json.loads(contents["config.json"])
-        norm = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "BatchNormalization")
-        norm.update(module="evil_module", class_name="Norm", registered_name="evil>Norm")
+        config.update(module="evil_module", class_name="Network", registered_name="evil>Network")
         contents["config.json"] = json.dumps(config).encode()
         with zipfile.ZipFile("evil.keras", "w") as archive:
             for name, data in contents.items():
                 archive.writestr(name, data)
         code, _, err = command("convert", "evil.keras", "-o", "out.lcb")
-        assert code == 2 and f"layer {norm['config']['name']!r} (Norm) is of the Python module 'evil_module'" in err
+        assert code == 2 and f"layer {keras_model.name!r} (Network) is of the Python module 'evil_module'" in err
         assert not Path("marker").exists()
         assert command("convert", "evil.keras", "-o", "out.lcb", "--trust")[0] == 2
         assert Path("marker").read_text() == "imported"

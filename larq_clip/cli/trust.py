@@ -113,7 +113,7 @@ def _saved_model_metadata(path: Path) -> Iterator[str]:
 
     metadata = path / "keras_metadata.pb"
     if metadata.exists():
-        root = keras.__name__.split(".")[0]
+        root = keras.Model.__module__.split(".")[0]  # keras or tf_keras
         saved_metadata = importlib.import_module(f"{root}.protobuf.saved_metadata_pb2").SavedMetadata
         for node in _proto(saved_metadata, metadata).nodes:
             yield node.metadata
