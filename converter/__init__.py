@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from larq_clip.converter.verify import Verification
+    from larq_clip.converter.verification import Verification
 
 
 def convert_keras_model(model: Any) -> bytes:

@@ -108,7 +108,8 @@ def _where(a: Any, b: Any) -> tuple[int, ...] | None:
 def _unequal(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if a.dtype.kind != "f":
         return np.asarray(a != b)
-    return ~((a == b) | (np.abs(a - b) <= FLOAT_TOLERANCE * np.maximum(np.abs(a), np.abs(b))))
+    with np.errstate(invalid="ignore"):  # infinite thresholds
+        return ~((a == b) | (np.abs(a - b) <= FLOAT_TOLERANCE * np.maximum(np.abs(a), np.abs(b))))
 
 
 def _none(value: Any) -> Any:

@@ -12,7 +12,7 @@ other, element by element. It is found by going through the ops, with E = 0 at t
   differently: fold a batch norm into weights and bias, multiply by a reciprocal, approximate a function.
 - The first term is what a difference of the inputs becomes: sum |w| E(in) for a layer with weights; for other ops the
   largest change of the result over v - E and v + E, which bounds it because they are monotone in each input. A softmax
-  p is 2 max(E)-Lipschitz in its logarithm: p (e^(2 max E) - 1).
+  p changes most where its own input rises by max E and all others fall by it: by p (1 - p) (e^(2 max E) - 1) at most.
 - Integers and bits are rounded by rule, not by chance: where E(in) is 0 it stays 0, else it is the change over v - E
   and v + E, so that a sign may differ only where |v| <= E.
 
@@ -111,7 +111,8 @@ def _spread(
         (out,) = outputs
         with np.errstate(over="ignore"):
             growth = np.expm1(2 * errors[0].max(axis=-1, keepdims=True))
-        return [out._replace(error=np.minimum(reals(out.array, results[0]) * growth, 1.0))]
+        p = reals(out.array, results[0])
+        return [out._replace(error=np.minimum(p * (1 - p + 2 * UNIT) * growth, 1.0))]
     weights = getattr(op, "weights", None)
     if weights is not None and weights.dtype == np.float32:
         linear = _with_magnitudes(op, drop=LINEAR_TERMS)

@@ -26,19 +26,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from larq_clip.converter import compare, ir, pipeline, reader, rounding
-from larq_clip.converter.compare import ConstantMismatch
 from larq_clip.converter.ir import DType, Tensor
 from larq_clip.converter.rounding import Reals, reals, stored
+from larq_clip.converter.verification import Mismatch, Verification
 from larq_clip.errors import VerificationError
-
-AXES = ("row", "column", "channel")
 
 
 class Reference(Protocol):
@@ -52,101 +49,6 @@ class Reference(Protocol):
     def compute(self, name: str, given: Mapping[str, NDArray]) -> NDArray: ...
 
     def outputs(self, inputs: list[NDArray]) -> list[NDArray]: ...
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """The first value that differs by more than rounding explains.
-
-    Attributes:
-        against: "Keras" or "the file".
-        layer: the layers that compute it, joined by '+'.
-        op: type of the op, or types joined by '+'.
-        tensor: name of the tensor.
-        image: number of the image in the batch.
-        place: index in the tensor, without the batch: channel last, pixel before it.
-        expected: what the other side computes.
-        found: what the C runtime computes.
-        allowed: how much rounding explains.
-        differing: how many values of the tensor differ by more than that, in this image.
-        size: how many values it has.
-    """
-
-    against: str
-    layer: str
-    op: str
-    tensor: str
-    image: int
-    place: tuple[int, ...]
-    expected: float
-    found: float
-    allowed: float
-    differing: int
-    size: int
-
-    def __str__(self) -> str:
-        names = AXES[len(AXES) - len(self.place) :]
-        where = ", ".join(f"{name} {index}" for name, index in zip(names, self.place, strict=True))
-        rule = f"rounding explains up to {self.allowed:.3g}" if self.allowed else "accepted are equal values"
-        says = "Keras computes" if self.against == "Keras" else "the file says"
-        return (
-            f"layer {self.layer!r} ({self.op}), tensor {self.tensor!r}, image {self.image}, {where}: {says} "
-            f"{self.expected:.9g}, the C runtime computes {self.found:.9g}; {rule}, and {self.differing:,} of "
-            f"{self.size:,} values differ"
-        )
-
-
-@dataclass
-class Verification:
-    """What was compared.
-
-    Attributes:
-        images: how many.
-        tensors: tensors compared with Keras, by name: the largest difference found, 0.0 where all values were equal.
-        allowed: of those that differed, the largest difference that rounding explains, by name.
-        ops: ops compared with the file.
-        values: numbers compared with Keras.
-        flipped: signs and integers that differ where rounding explains it.
-        outputs: of each output the largest difference to Keras on its own, through all layers.
-        constants: whether the file's constants were compared with the model's; False where the file has other ops than
-            this version writes, None where that was not asked for.
-        mismatch: the first value that differs by more, or the first constant; None where the file computes what Keras
-            computes.
-    """
-
-    images: int
-    ops: int = 0
-    values: int = 0
-    flipped: int = 0
-    tensors: dict[str, float] = field(default_factory=dict)
-    allowed: dict[str, float] = field(default_factory=dict)
-    outputs: dict[str, float] = field(default_factory=dict)
-    constants: bool | None = None
-    mismatch: Mismatch | ConstantMismatch | None = None
-
-    @property
-    def exact(self) -> int:
-        """How many tensors had equal values everywhere."""
-        return sum(not difference for difference in self.tensors.values())
-
-    def require(self) -> Verification:
-        """This, where there is no mismatch.
-
-        Raises:
-            larq_clip.VerificationError: names the first one: layer, channel, pixel, both values.
-        """
-        if self.mismatch is not None:
-            raise VerificationError(f"{self.mismatch}; {self._remedy}")
-        return self
-
-    @property
-    def _remedy(self) -> str:
-        if isinstance(self.mismatch, Mismatch) and self.mismatch.against != "Keras":
-            return "the C runtime is wrong on this machine: report a bug of larq_clip"
-        return (
-            "the file is damaged or was made from another model: convert the model again; if that does not help, "
-            "report a bug of larq_clip"
-        )
 
 
 def verify(reference: Reference, data: bytes, inputs: Sequence[NDArray], *, constants: bool = True) -> Verification:
@@ -170,6 +72,7 @@ def verify(reference: Reference, data: bytes, inputs: Sequence[NDArray], *, cons
     _require_same_model(reference, graph)
     interpreter = Interpreter(data, keep_tensors=True)
     batches = [np.asarray(x) for x in inputs]
+    _require_images(graph, batches)
     result = Verification(len(batches[0]))
     checks = _Checks(reference, graph, result)
     for image in range(result.images):
@@ -190,6 +93,20 @@ def verify(reference: Reference, data: bytes, inputs: Sequence[NDArray], *, cons
 def _as_evaluated(array: NDArray, tensor: Tensor) -> NDArray:
     """A tensor of the runtime as the evaluators take it: signs become bits."""
     return (array < 0).astype(np.uint8) if tensor.dtype is DType.BIT else array
+
+
+def _require_images(graph: ir.Graph, batches: Sequence[NDArray]) -> None:
+    if len(batches) != len(graph.inputs):
+        raise ValueError(f"{len(batches)} arrays of images were given; the model has {len(graph.inputs)} inputs")
+    for name, batch in zip(graph.inputs, batches, strict=True):
+        shape = graph.tensors[name].shape
+        if batch.shape[1:] != shape or batch.dtype.kind not in "fiu":
+            raise ValueError(
+                f"the images of input {name!r} have shape {batch.shape} and dtype {batch.dtype}; accepted are real "
+                f"numbers of shape {('images', *shape)}".replace("'", "")
+            )
+    if len({len(batch) for batch in batches}) != 1 or not len(batches[0]):
+        raise ValueError(f"the inputs have {[len(batch) for batch in batches]} images; give each as many, at least one")
 
 
 def _require_same_model(reference: Reference, graph: ir.Graph) -> None:

@@ -1,7 +1,4 @@
-"""The command `larq-clip`: convert, run, inspect, benchmark and demo.
-
-TensorFlow is imported by `convert` and `demo` alone.
-"""
+"""The command `larq-clip`. TensorFlow is imported by `convert`, `verify` and `demo` alone."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from larq_clip.cli.convert import convert
 from larq_clip.cli.demo import demo
 from larq_clip.cli.inspect import inspect
 from larq_clip.cli.run import run
+from larq_clip.cli.verify import verify
 from larq_clip.errors import LarqClipError
 
 USER_ERROR = 2
@@ -25,10 +23,11 @@ INTERRUPTED = 130
 @click.version_option(larq_clip.__version__, prog_name="larq-clip")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Binary neural networks whose data stays in 8 bits: convert, inspect, run and measure them."""
+    """Binary neural networks whose data stays in 8 bits: convert, verify, inspect, run and measure them."""
 
 
 cli.add_command(convert)
+cli.add_command(verify)
 cli.add_command(run)
 cli.add_command(inspect)
 cli.add_command(benchmark)

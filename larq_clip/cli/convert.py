@@ -1,56 +1,82 @@
-"""`larq-clip convert`: a saved Keras model to a .lcb file."""
+"""`larq-clip convert`: a Keras model to a .lcb file, verified before it is written."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 
-from larq_clip._quiet import import_tensorflow
-from larq_clip.errors import ConversionError
+from larq_clip.cli.load import model_options, open_model
+from larq_clip.errors import VerificationError
 from larq_clip.files import atomic_write, write_target
 
 
-def load_keras_model(path: Path):
-    """Load a .h5 or .keras file or a SavedModel folder, with Larq's and larq_clip's layers known.
-
-    Raises:
-        ConversionError: where there is no such file, or Keras cannot load it.
-    """
-    if not path.exists():
-        raise ConversionError(f"{path} does not exist; accepted are a .h5 or .keras file and a SavedModel folder")
-    if path.is_dir() and not (path / "saved_model.pb").exists():
-        raise ConversionError(f"{path} is a folder without saved_model.pb, so not a SavedModel")
-    if path.is_file() and path.suffix not in (".h5", ".hdf5", ".keras"):
-        raise ConversionError(f"{path} has the suffix {path.suffix!r}; accepted are .h5, .hdf5, .keras and a folder")
-    import_tensorflow()
-    from larq_clip import layers, quantizers  # noqa: F401  (registers them with Keras)
-    from larq_clip._keras import keras
-
-    try:
-        return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever its reader meets
-        reason = str(error).strip().splitlines()
-        raise ConversionError(
-            f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {reason[0] if reason else ''}"
-        ) from error
-
-
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@model_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .lcb file to write.")
-def convert(model: Path, output: Path) -> None:
-    """Convert MODEL, a .h5 or .keras file or a SavedModel folder, to a model file for the C runtime."""
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Compare every layer with Keras before writing."
+)
+@click.option("--samples", type=click.IntRange(1), default=2, show_default=True, help="Random images to compare on.")
+def convert(
+    model: str,
+    weights: str | None,
+    input_shape: tuple[int, int, int] | None,
+    trust: bool,
+    output: Path,
+    verify: bool,
+    samples: int,
+) -> None:
+    """Convert MODEL to a model file for the C runtime.
+
+    MODEL is a .h5 or .keras file, a SavedModel folder, or zoo:NAME for a model of larq-zoo. Nothing is written where a
+    layer of the file does not compute what Keras computes.
+    """
     from rich.console import Console
 
-    console = Console(stderr=True)
+    for source in (model, weights):
+        require_other_file(source, output)
     write_target(output)
-    with console.status("loading TensorFlow and the model") as status:
-        keras_model = load_keras_model(model)
+    with Console(stderr=True).status("loading TensorFlow and the model") as status:
+        keras_model = open_model(model, weights, input_shape, trust)
         status.update("converting")
-        from larq_clip.converter import convert_keras_model
+        from larq_clip.converter import convert_keras_model, verify_keras_model
 
         data = convert_keras_model(keras_model)
+        verification = None
+        if verify:
+            status.update("verifying")
+            try:
+                verification = verify_keras_model(keras_model, data, samples=samples, constants=False).require()
+            except VerificationError as error:
+                raise VerificationError(f"{error}. Nothing was written; --no-verify writes the file as it is") from None
     atomic_write(output, data)
-    weights = sum(int(weight.shape.num_elements()) for weight in keras_model.weights)
-    click.echo(f"{output}: {len(data):,} bytes ({4 * weights / len(data):.1f} times smaller than float32)")
+    weights_count = sum(int(weight.shape.num_elements()) for weight in keras_model.weights)
+    click.echo(f"{output}: {len(data):,} bytes ({4 * weights_count / len(data):.1f} times smaller than float32)")
+    click.echo(summary(data))
+    click.echo("not verified" if verification is None else f"verified: {verification.summary()}")
+
+
+def require_other_file(source: str | None, output: Path) -> None:
+    """Refuse to write over what is read, or into it.
+
+    Raises:
+        click.UsageError: names both.
+    """
+    if source is None or not Path(source).exists():
+        return
+    same = output.exists() and output.samefile(source)
+    inside = Path(source).is_dir() and Path(source).resolve() in output.resolve().parents
+    if same or inside:
+        raise click.UsageError(f"the output {output} would overwrite the input {source}; choose another path")
+
+
+def summary(data: bytes) -> str:
+    """How many ops of each kind a file has, in one line."""
+    from larq_clip.converter import reader
+
+    graph: Any = reader.read(data)
+    counts = Counter(op.type for op in graph.ops)
+    return f"{len(graph.ops)} ops: " + ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
