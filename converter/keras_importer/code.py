@@ -63,12 +63,13 @@ def operation(call: LayerImport, node: Any, sources: Sequence[Source]) -> list[S
 
 def _of_one(call: LayerImport, node: Any, inputs: list[Any], source: Tensor) -> list[Tensor] | None:
     moved = moved_channels(node, inputs)
-    if moved is not None:
+    if moved is not None and moved != [list(range(source.channels))]:
         names = [call.name] if len(moved) == 1 else [f"{call.name}:{part}" for part in range(len(moved))]
         return [merges.take_channels(call, source, channels, name) for channels, name in zip(moved, names)]
     shapes_found = probe_shapes(inputs)
     if shapes_found is None:
         return None
+    # No two of them are equal, and none is 0, which is what lies around an image.
     x = np.arange(1, np.prod(shapes_found[0]) + 1, dtype=np.float32).reshape(shapes_found[0])
     outputs = computed(node, inputs, [x])
     if outputs is None or len(outputs) != 1 or outputs[0].dtype != np.float32 or not outputs[0].size:
