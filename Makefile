@@ -5,6 +5,8 @@
 #   make bench         measure, and record the results in benchmarks/results/
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
+#   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
+#   make fuzz-record   the same, and record executions, findings and coverage in benchmarks/results/fuzz.json
 #   make lint          formatting, static checks
 #   make format        rewrite the sources in the project's format
 #   make test-oldest   the Python tests with the oldest supported TensorFlow (2.15.1)
@@ -32,8 +34,8 @@ HAVE_aarch64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aa
 HAVE_armv7 = command -v arm-linux-gnueabihf-gcc >/dev/null && command -v qemu-arm >/dev/null
 PYTEST = $(BIN)/python -m pytest
 
-.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest bench accuracy lint format schema setup \
-	system clean
+.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench accuracy lint format \
+	schema setup system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -98,6 +100,15 @@ test-preset-%: setup
 
 test-python: setup
 	$(PYTEST)
+
+FUZZ_SECONDS ?= 600
+fuzz fuzz-record: setup
+	@command -v clang >/dev/null || { echo "make: fuzzing needs clang (Debian packages clang and llvm)" >&2; exit 1; }
+	cd runtime && cmake --preset fuzz >/dev/null && cmake --build ../build/runtime-fuzz
+	$(if $(filter fuzz-record,$@),cd runtime && cmake --preset coverage >/dev/null && cmake --build ../build/runtime-coverage)
+	$(BIN)/python runtime/fuzz/make_corpus.py build/fuzz/seeds
+	$(BIN)/python runtime/fuzz/run_fuzzers.py --seconds $(FUZZ_SECONDS) \
+		$(if $(filter fuzz-record,$@),--record benchmarks/results/fuzz.json)
 
 test-oldest: system
 	# larq-zoo wants a protobuf older than the oldest versions here: its tests are skipped.
