@@ -7,7 +7,7 @@
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
 #   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
 #   make fuzz-record   the same, and record executions, findings and coverage in benchmarks/results/fuzz.json
-#   make lint          formatting, static checks
+#   make lint          formatting, types, static analysis of the C code (gcc -fanalyzer, cppcheck)
 #   make format        rewrite the sources in the project's format
 #   make test-oldest   the Python tests with the oldest supported TensorFlow (2.15.1)
 #   make schema        regenerate the Python code of the file format (needs flatc)
@@ -60,11 +60,11 @@ $(VENV)/.installed: $(VENV)/.created $(RUNTIME_SOURCES)
 		--no-build-isolation -e '.[$(EXTRAS)]'
 	touch $@
 
-# Compilers and emulator for ARM, and flatc for the schema's test: Debian packages, installed where we may.
+# Compilers and emulator for ARM, cppcheck, and flatc for the schema's test: Debian packages, installed where we may.
 SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
-	libc6-dev-armhf-cross flatbuffers-compiler
+	libc6-dev-armhf-cross cppcheck flatbuffers-compiler
 system:
-	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null; then exit 0; fi; \
+	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null && command -v cppcheck >/dev/null; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			$(SYSTEM_PACKAGES) >/dev/null; \
@@ -135,11 +135,17 @@ accuracy: setup
 
 # ---- Keeping tidy ----------------------------------------------------------------------------------------------
 
-lint: setup
+lint: setup system
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	cd runtime && cmake --preset analyze >/dev/null && cmake --build ../build/runtime-analyze
+	@if command -v cppcheck >/dev/null; then \
+		cppcheck --quiet --std=c11 --enable=warning,performance,portability --inconclusive --error-exitcode=1 \
+			--suppressions-list=runtime/cppcheck.txt --project=build/runtime-analyze/compile_commands.json; \
+	elif [ -n "$${CI:-}" ]; then echo "make: cppcheck is missing, which CI does not accept" >&2; exit 1; \
+	else echo "make: SKIPPED cppcheck: it is missing"; fi
 
 format: setup
 	$(BIN)/ruff check --fix-only .
