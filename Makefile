@@ -5,7 +5,9 @@
 #   make bench         measure, and record the results in benchmarks/results/
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
-#   make lint          formatting, static checks
+#   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
+#   make fuzz-record   the same, and record executions, findings and coverage in benchmarks/results/fuzz.json
+#   make lint          formatting, types, static analysis of the C code (gcc -fanalyzer, cppcheck)
 #   make format        rewrite the sources in the project's format
 #   make test-oldest   the Python tests with the oldest supported TensorFlow (2.15.1)
 #   make schema        regenerate the Python code of the file format (needs flatc)
@@ -35,8 +37,8 @@ WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 	print fit < 1 ? 1 : fit < jobs ? fit : jobs; found = 1 } END { if (!found) print 1 }' /proc/meminfo 2>/dev/null || echo 1)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest bench accuracy lint format schema setup \
-	system clean
+.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench accuracy lint format \
+	schema setup system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -61,11 +63,11 @@ $(VENV)/.installed: $(VENV)/.created $(RUNTIME_SOURCES)
 		--no-build-isolation -e '.[$(EXTRAS)]'
 	touch $@
 
-# Compilers and emulator for ARM, and flatc for the schema's test: Debian packages, installed where we may.
+# Compilers and emulator for ARM, cppcheck, and flatc for the schema's test: Debian packages, installed where we may.
 SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
-	libc6-dev-armhf-cross flatbuffers-compiler
+	libc6-dev-armhf-cross cppcheck flatbuffers-compiler
 system:
-	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null; then exit 0; fi; \
+	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null && command -v cppcheck >/dev/null; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			$(SYSTEM_PACKAGES) >/dev/null; \
@@ -102,6 +104,15 @@ test-preset-%: setup
 test-python: setup
 	$(PYTEST)
 
+FUZZ_SECONDS ?= 600
+fuzz fuzz-record: setup
+	@command -v clang >/dev/null || { echo "make: fuzzing needs clang (Debian packages clang and llvm)" >&2; exit 1; }
+	cd runtime && cmake --preset fuzz >/dev/null && cmake --build ../build/runtime-fuzz
+	$(if $(filter fuzz-record,$@),cd runtime && cmake --preset coverage >/dev/null && cmake --build ../build/runtime-coverage)
+	$(BIN)/python runtime/fuzz/make_corpus.py build/fuzz/seeds
+	$(BIN)/python runtime/fuzz/run_fuzzers.py --seconds $(FUZZ_SECONDS) \
+		$(if $(filter fuzz-record,$@),--record benchmarks/results/fuzz.json)
+
 test-oldest: system
 	# larq-zoo wants a protobuf older than the oldest versions here: its tests are skipped.
 	$(MAKE) VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt EXTRAS=test,lint PYTHON='$(OLDEST_PYTHON)' \
@@ -127,11 +138,17 @@ accuracy: setup
 
 # ---- Keeping tidy ----------------------------------------------------------------------------------------------
 
-lint: setup
+lint: setup system
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(C_SOURCES)
+	cd runtime && cmake --preset analyze >/dev/null && cmake --build ../build/runtime-analyze
+	@if command -v cppcheck >/dev/null; then \
+		cppcheck --quiet --std=c11 --enable=warning,performance,portability --inconclusive --error-exitcode=1 \
+			--suppressions-list=runtime/cppcheck.txt --project=build/runtime-analyze/compile_commands.json; \
+	elif [ -n "$${CI:-}" ]; then echo "make: cppcheck is missing, which CI does not accept" >&2; exit 1; \
+	else echo "make: SKIPPED cppcheck: it is missing"; fi
 
 format: setup
 	$(BIN)/ruff check --fix-only .

@@ -34,7 +34,7 @@ void lqc_copy_bits(uint64_t *out, const uint64_t *in, uint32_t first, uint32_t c
   for (; count > 0; ++in) {
     uint32_t bits = count < 64 ? count : 64;
     uint64_t word = in[0] >> shift;
-    if (shift + bits > 64) {
+    if (shift > 0 && shift + bits > 64) {
       word |= in[1] << (64 - shift);
     }
     *out++ = bits < 64 ? word & (((uint64_t)1 << bits) - 1) : word;

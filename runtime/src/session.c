@@ -212,7 +212,7 @@ lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const
   bool loaded = lqc_model_get_view(model, &view);
   lqc_options checked;
   lqc_kernels kernels;
-  size_t needed;
+  size_t needed = 0;
   if (session == NULL || !loaded || memory == NULL) {
     return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_init: %s",
                     session == NULL ? "session is NULL"

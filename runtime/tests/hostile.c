@@ -1,6 +1,14 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "hostile.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#  define ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#  if __has_feature(address_sanitizer)
+#    define ADDRESS_SANITIZER 1
+#  endif
+#endif
+
 #define MOST_BYTES ((size_t)1 << 22)
 #define MOST_MACS ((uint64_t)1 << 22)
 
@@ -11,8 +19,7 @@ static void check_message(lqc_status status, const lqc_error *error) {
 }
 
 /* The same for every session, whatever is in its memory: small floats, any integers, any bits. */
-static void fill_every_input(const lqc_model *model, lqc_session *session) {
-  uint64_t seed = 3;
+static void fill_every_input(const lqc_model *model, lqc_session *session, uint64_t seed) {
   for (size_t i = 0; i < lqc_model_input_count(model); ++i) {
     lqc_tensor_info info;
     EXPECT(lqc_model_tensor_info(model, lqc_model_input_tensor(model, i), &info) == LQC_OK, "input %zu", i);
@@ -32,15 +39,29 @@ static void fill_every_input(const lqc_model *model, lqc_session *session) {
   }
 }
 
-static uint64_t digest_outputs(const lqc_model *model, const lqc_session *session) {
-  uint64_t digest = 0xcbf29ce484222325u; /* FNV-1a */
-  for (size_t i = 0; i < lqc_model_output_count(model); ++i) {
-    lqc_tensor_info info;
-    EXPECT(lqc_model_tensor_info(model, lqc_model_output_tensor(model, i), &info) == LQC_OK, "output %zu", i);
-    const uint8_t *data = lqc_session_output(session, i);
-    for (size_t e = 0; e < info.bytes; ++e) {
-      digest = (digest ^ data[e]) * 0x100000001b3u;
+/* FNV-1a. Which of its many bit patterns a NaN has is not promised. */
+static uint64_t digest_tensor(uint64_t digest, const lqc_model *model, size_t tensor, const uint8_t *data) {
+  lqc_tensor_info info;
+  EXPECT(lqc_model_tensor_info(model, tensor, &info) == LQC_OK && data != NULL, "tensor %zu", tensor);
+  bool floats = info.dtype == LQC_FLOAT32;
+  for (size_t e = 0; e < info.bytes; e += floats ? 4 : 1) {
+    uint32_t value = data[e];
+    if (floats) {
+      memcpy(&value, data + e, 4);
+      value = (value & 0x7fffffff) > 0x7f800000 ? 0x7fc00000 : value;
     }
+    digest = (digest ^ value) * 0x100000001b3u;
+  }
+  return digest;
+}
+
+static uint64_t digest_session(const lqc_model *model, const lqc_session *session, bool all_tensors) {
+  uint64_t digest = 0xcbf29ce484222325u;
+  size_t count = all_tensors ? lqc_model_tensor_count(model) : lqc_model_output_count(model);
+  for (size_t i = 0; i < count; ++i) {
+    digest = all_tensors
+                 ? digest_tensor(digest, model, i, lqc_session_tensor(session, i))
+                 : digest_tensor(digest, model, lqc_model_output_tensor(model, i), lqc_session_output(session, i));
   }
   return digest;
 }
@@ -58,14 +79,15 @@ static bool takes_long(const lqc_session *session, size_t ops) {
   return false;
 }
 
-static hostile_use use(const uint8_t *data, size_t size, const guarded *memory) {
+static hostile_use use(const uint8_t *data, size_t size, const lqc_options *options, uint64_t seed,
+                       const guarded *memory) {
   lqc_model model;
   lqc_session *session;
   lqc_error error;
   size_t bytes = 0;
   hostile_use used = {.status = lqc_model_load(&model, data, size, &error)};
   if (used.status == LQC_OK) {
-    used.status = lqc_session_size(&model, NULL, &bytes, &error);
+    used.status = lqc_session_size(&model, options, &bytes, &error);
   }
   if (used.status != LQC_OK) {
     check_message(used.status, &error);
@@ -74,14 +96,14 @@ static hostile_use use(const uint8_t *data, size_t size, const guarded *memory) 
   if (bytes > MOST_BYTES) {
     return used;
   }
-  lqc_status status = lqc_session_init(&session, &model, NULL, guarded_last(memory, bytes), bytes, &error);
+  lqc_status status = lqc_session_init(&session, &model, options, guarded_last(memory, bytes), bytes, &error);
   EXPECT(status == LQC_OK, "init after size: %s", error.message);
   if (!takes_long(session, lqc_model_op_count(&model))) {
-    fill_every_input(&model, session);
+    fill_every_input(&model, session, seed);
     status = lqc_session_run(session, &error);
     EXPECT(status == LQC_OK, "run: %s", error.message);
     used.ran = true;
-    used.digest = digest_outputs(&model, session);
+    used.digest = digest_session(&model, session, options != NULL && options->keep_tensors);
   }
   lqc_session_destroy(session);
   return used;
@@ -93,14 +115,14 @@ int damage_share(int argc, char **argv) {
   return share;
 }
 
-hostile_use use_file(const uint8_t *data, size_t size) {
+hostile_use use_file_as(const uint8_t *data, size_t size, const lqc_options *options, uint64_t seed) {
   static guarded memory; /* made once: a file of a few kilobytes is used in microseconds */
   if (memory.end == NULL) {
     memory = guarded_new(MOST_BYTES);
   }
-#if defined(__SANITIZE_ADDRESS__) /* which sees the last byte of a block, where a page ends on a multiple of 16 */
+#if defined(ADDRESS_SANITIZER) /* which sees the last byte of a block, where a page ends on a multiple of 16 */
   uint8_t *copy = exact_copy(data, size);
-  hostile_use used = use(copy, size, &memory);
+  hostile_use used = use(copy, size, options, seed, &memory);
   free(copy);
   return used;
 #else
@@ -110,6 +132,10 @@ hostile_use use_file(const uint8_t *data, size_t size) {
   }
   uint8_t *copy = guarded_last(&file, (size + LQC_FILE_ALIGNMENT - 1) / LQC_FILE_ALIGNMENT * LQC_FILE_ALIGNMENT);
   memcpy(copy, data, size);
-  return use(copy, size, &memory);
+  return use(copy, size, options, seed, &memory);
 #endif
+}
+
+hostile_use use_file(const uint8_t *data, size_t size) {
+  return use_file_as(data, size, NULL, 3);
 }

@@ -7,13 +7,16 @@
 typedef struct hostile_use {
   lqc_status status; /* the first that is not LQC_OK */
   bool ran;          /* false also where the file asks for more memory or time than a test should take */
-  uint64_t digest;   /* of all outputs, where it ran */
+  uint64_t digest;   /* where it ran, of all outputs; with options.keep_tensors of all tensors */
 } hostile_use;
 
-/* Loads, makes a session, fills every input with the same numbers each time, and runs. The end of the file's bytes (up
- * to their alignment) and of the session's memory is the end of a page, so that reads and writes beyond them fault in
- * builds without a sanitizer too. Fails the test where a status comes without its message, where init refuses what size
- * has accepted, or where a run fails. */
+/* Loads, makes a session, fills every input with numbers that only the seed decides, and runs. The end of the file's
+ * bytes (up to their alignment) and of the session's memory is the end of a page, so that reads and writes beyond them
+ * fault in builds without a sanitizer too. Fails the test where a status comes without its message, where init refuses
+ * what size has accepted, or where a run fails. */
+hostile_use use_file_as(const uint8_t *data, size_t size, const lqc_options *options, uint64_t seed);
+
+/* The same with one thread, the best instruction set and one seed. */
 hostile_use use_file(const uint8_t *data, size_t size);
 
 /* n of the test's argument, 1 without: one of n changes of the file is tried, for builds that run in an emulator. */

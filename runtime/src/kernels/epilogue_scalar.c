@@ -1,4 +1,6 @@
 /* Epilogues, the reference: what every other epilogue must equal to the last bit. */
+#include <stdbool.h>
+
 #include "kernels_isa.h"
 
 /* v of kernels.h. int64, so that neither the rounding nor a left shift can overflow. */
@@ -22,14 +24,15 @@ static float affine_of(int64_t v, uint32_t channel, const lqc_epilogue_params *p
   return product + params->offset[channel];
 }
 
-static uint64_t threshold_word(const uint16_t *sums, const uint32_t *sums_wide, uint32_t first, uint32_t missing,
+/* sums: uint32_t where `wide`, else uint16_t. */
+static uint64_t threshold_word(const void *sums, bool wide, uint32_t first, uint32_t missing,
                                const lqc_epilogue_params *params) {
   uint32_t bits = lqc_min_u32(params->channels - first, LQC_WORD_BITS);
   uint64_t word = params->invert ? params->invert[first / LQC_WORD_BITS] : 0;
   for (uint32_t b = 0; b < bits; ++b) {
     uint32_t c = first + b;
-    uint32_t p = sums ? sums[c] : sums_wide[c];
-    uint32_t limit = sums ? params->limits[c] : params->limits_wide[c];
+    uint32_t p = wide ? ((const uint32_t *)sums)[c] : ((const uint16_t *)sums)[c];
+    uint32_t limit = wide ? params->limits_wide[c] : params->limits[c];
     word ^= (uint64_t)(2 * p + missing >= limit) << b;
   }
   return word;
@@ -37,14 +40,14 @@ static uint64_t threshold_word(const uint16_t *sums, const uint32_t *sums_wide, 
 
 void lqc_threshold_scalar(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
   for (uint32_t c = 0; c < params->channels; c += LQC_WORD_BITS) {
-    *out++ = threshold_word(sums, NULL, c, missing, params);
+    *out++ = threshold_word(sums, false, c, missing, params);
   }
 }
 
 void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t missing,
                                const lqc_epilogue_params *params) {
   for (uint32_t c = 0; c < params->channels; c += LQC_WORD_BITS) {
-    *out++ = threshold_word(NULL, sums, c, missing, params);
+    *out++ = threshold_word(sums, true, c, missing, params);
   }
 }
 
