@@ -138,6 +138,7 @@ typedef struct tile_scratch {
 static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels,
                      const tile_scratch *scratch) {
   const lqc_bconv_state *s = work->state;
+  const bool fused = s->epilogue == LQC_THRESHOLD && s->groups == 1 && s->kernel->threshold;
   ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
   size_t places[LQC_MAX_TILE_PIXELS]; /* output pixels */
   uint32_t row = region->first_row + first / region->columns, column = first % region->columns;
@@ -165,6 +166,14 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
         .sums = scratch->sums,
         .sums_stride = s->sums_stride,
     };
+    if (fused) {
+      void *outputs[LQC_MAX_TILE_PIXELS];
+      for (uint32_t p = 0; p < pixels; ++p) {
+        outputs[p] = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
+      }
+      s->kernel->threshold(&tile, outputs, region->missing, &s->params);
+      return;
+    }
     s->kernel->accumulate(&tile);
     if (s->groups > 1) {
       join_sums(s, g, pixels, scratch->sums, scratch->joined);

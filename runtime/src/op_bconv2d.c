@@ -327,6 +327,13 @@ static size_t round_to_sums(uint32_t channels) {
   return ((size_t)channels + LQC_SUMS_MULTIPLE - 1) / LQC_SUMS_MULTIPLE * LQC_SUMS_MULTIPLE;
 }
 
+static const lqc_bconv_kernel *choose_kernel(const lqc_kernels *kernels, uint32_t k, uint32_t tap_words) {
+  if (k > LQC_BCONV_MAX_K) {
+    return kernels->bconv_wide;
+  }
+  return kernels->bconv_pairs && tap_words % 2 == 0 ? kernels->bconv_pairs : kernels->bconv;
+}
+
 lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                     const lqc_tensor *output, lqc_node *node) {
   conv_constants constants;
@@ -335,7 +342,7 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   LQC_TRY(check_epilogue(prepare, op, output));
   LQC_TRY(check_constants(prepare, op, input, output, &constants));
   lqc_bconv_state s = {
-      .kernel = k <= LQC_BCONV_MAX_K ? prepare->kernels->bconv : prepare->kernels->bconv_wide,
+      .kernel = choose_kernel(prepare->kernels, k, lqc_words(input->channels / op->groups)),
       .kernels = prepare->kernels,
       .params = {.channels = output->channels, .k = k},
       .groups = op->groups,
