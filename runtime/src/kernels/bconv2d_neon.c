@@ -259,16 +259,20 @@ LQC_INLINE uint16x8_t initial_of(const lqc_bconv_tile *tile, uint32_t channel) {
 
 typedef uint16_t block_sums[TILE][CHANNELS];
 
+LQC_INLINE void start_sums(work *w, const lqc_bconv_tile *tile, uint32_t channel) {
+  w->blocks = blocks_from(tile, channel);
+  for (uint32_t b = 0; b < w->blocks; ++b) {
+    w->start[b] = initial_of(tile, channel + b * CHANNELS);
+  }
+}
+
 LQC_INLINE void accumulate_with(const lqc_bconv_tile *tile, void (*sums_of)(work *)) {
   block_sums sums[CHUNK];
   work w;
   start_work(&w, tile);
   for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
-    w.blocks = blocks_from(tile, channel);
+    start_sums(&w, tile, channel);
     w.out = (uint8_t *)sums;
-    for (uint32_t b = 0; b < w.blocks; ++b) {
-      w.start[b] = initial_of(tile, channel + b * CHANNELS);
-    }
     sums_of(&w);
     w.weights += w.blocks * w.block_bytes;
     uint16_t *out = (uint16_t *)tile->sums + channel;
@@ -278,14 +282,6 @@ LQC_INLINE void accumulate_with(const lqc_bconv_tile *tile, void (*sums_of)(work
       }
     }
   }
-}
-
-static void accumulate_words(const lqc_bconv_tile *tile) {
-  accumulate_with(tile, sums_of_words);
-}
-
-static void accumulate_pairs(const lqc_bconv_tile *tile) {
-  accumulate_with(tile, sums_of_pairs);
 }
 
 /* ---- Threshold --------------------------------------------------------------------------------------------------- */
@@ -356,15 +352,90 @@ LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs,
   }
 }
 
-static void threshold_words(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                            const lqc_epilogue_params *params) {
-  threshold_with(tile, outputs, missing, params, signs_of_words);
+/* ---- Clip to int8 ------------------------------------------------------------------------------------------------ */
+
+typedef struct clip_values {
+  uint16x8_t k;
+  int16x8_t shift;
+  int8x16_t high, low;
+} clip_values;
+
+/* Clipped to int8. SQRSHL shifts right with rounding half up where the shift is negative, left with saturation where
+   it is positive; its rounding does not overflow. The subtractions are unsigned because the sums beyond the channels may
+   be anything. `halved`: K is even and clip_values hold K / 2 and a shift of one less, for a / 2 = K / 2 - p. */
+LQC_INLINE int16x8_t shifted(const uint16_t *sums, const clip_values *c, const int halved) {
+  uint16x8_t p = vld1q_u16(sums);
+  return vqrshlq_s16(vreinterpretq_s16_u16(vsubq_u16(c->k, halved ? p : vshlq_n_u16(p, 1))), c->shift);
 }
 
-static void threshold_pairs(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                            const lqc_epilogue_params *params) {
-  threshold_with(tile, outputs, missing, params, signs_of_pairs);
+/* SQXTN saturates to -128 too, so the limits come after it. */
+LQC_INLINE int8x16_t clipped(const uint16_t *first, const uint16_t *second, const clip_values *c, const int halved) {
+  int8x16_t v = vqmovn_high_s16(vqmovn_s16(shifted(first, c, halved)), shifted(second, c, halved));
+  return vmaxq_s8(vminq_s8(v, c->high), c->low);
 }
+
+LQC_INLINE void clip_chunk(block_sums sums[CHUNK], const clip_values *c, int8_t *const *outputs, uint32_t pixels,
+                           uint32_t channel, uint32_t channels, const int halved) {
+  for (uint32_t p = 0; p < pixels; ++p) {
+    int8_t *out = outputs[p] + channel;
+    if (channels == CHUNK * CHANNELS) {
+      LQC_UNROLL
+      for (uint32_t b = 0; b < CHUNK; b += 2) {
+        vst1q_s8(out + b * CHANNELS, clipped(sums[b][p], sums[b + 1][p], c, halved));
+      }
+      continue;
+    }
+    int8_t last[CHUNK * CHANNELS];
+    for (uint32_t b = 0; b * CHANNELS < channels; b += 2) {
+      vst1q_s8(last + b * CHANNELS, clipped(sums[b][p], sums[b + 1][p], c, halved));
+    }
+    memcpy(out, last, channels);
+  }
+}
+
+LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
+                          const lqc_epilogue_params *params, void (*sums_of)(work *)) {
+  const uint32_t k = params->k - missing;
+  const int halved = k % 2 == 0;
+  clip_values c = {.k = vdupq_n_u16((uint16_t)(halved ? k / 2 : k)),
+                   .shift = vdupq_n_s16((int16_t)(halved - params->step_log2)),
+                   .high = vdupq_n_s8((int8_t)params->clip_limit),
+                   .low = vdupq_n_s8((int8_t)-params->clip_limit)};
+  block_sums sums[CHUNK];
+  work w;
+  start_work(&w, tile);
+  for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
+    const uint32_t channels = lqc_min_u32(CHUNK * CHANNELS, tile->out_channels - channel);
+    start_sums(&w, tile, channel);
+    if (w.blocks % 2 != 0) {
+      memset(sums[w.blocks], 0, sizeof(block_sums)); /* blocks are clipped in twos */
+    }
+    w.out = (uint8_t *)sums;
+    sums_of(&w);
+    w.weights += w.blocks * w.block_bytes;
+    if (halved) {
+      clip_chunk(sums, &c, (int8_t *const *)outputs, tile->pixels, channel, channels, 1);
+    } else {
+      clip_chunk(sums, &c, (int8_t *const *)outputs, tile->pixels, channel, channels, 0);
+    }
+  }
+}
+
+#define LQC_DEFINE_KERNEL(which)                                                                            \
+  static void accumulate_##which(const lqc_bconv_tile *tile) {                                              \
+    accumulate_with(tile, sums_of_##which);                                                                 \
+  }                                                                                                         \
+  static void threshold_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,         \
+                                const lqc_epilogue_params *params) {                                        \
+    threshold_with(tile, outputs, missing, params, signs_of_##which);                                       \
+  }                                                                                                         \
+  static void clip_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,              \
+                           const lqc_epilogue_params *params) {                                             \
+    clip_with(tile, outputs, missing, params, sums_of_##which);                                             \
+  }
+
+LQC_DEFINE_KERNEL(words)
+LQC_DEFINE_KERNEL(pairs)
 
 const lqc_bconv_kernel lqc_bconv2d_neon = {
     .name = "bconv2d_neon",
@@ -376,6 +447,7 @@ const lqc_bconv_kernel lqc_bconv2d_neon = {
     .pack = pack_words,
     .accumulate = accumulate_words,
     .threshold = threshold_words,
+    .clip = clip_words,
 };
 
 const lqc_bconv_kernel lqc_bconv2d_neon_pairs = {
@@ -388,4 +460,5 @@ const lqc_bconv_kernel lqc_bconv2d_neon_pairs = {
     .pack = pack_pairs,
     .accumulate = accumulate_pairs,
     .threshold = threshold_pairs,
+    .clip = clip_pairs,
 };

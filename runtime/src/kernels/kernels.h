@@ -55,6 +55,10 @@ typedef struct lqc_epilogue_params {
   const float *multiplier, *offset; /* [channels rounded up to LQC_SUMS_MULTIPLE] */
 } lqc_epilogue_params;
 
+/* accumulate() and an epilogue in one: pixel p goes to outputs[p]; tile->sums is not used. */
+typedef void (*lqc_fused_bconv)(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
+                                const lqc_epilogue_params *params);
+
 typedef struct lqc_bconv_kernel {
   const char *name;
   lqc_isa isa;
@@ -68,10 +72,7 @@ typedef struct lqc_bconv_kernel {
   /* sums[p][c] = initial[c] + popcount(input xor filter c) over all runs, for every c < out_channels. Values at
      c >= out_channels, within sums_stride, may be anything. Reads no input word outside the runs. */
   void (*accumulate)(const lqc_bconv_tile *tile);
-  /* NULL, or accumulate() and lqc_kernels.threshold() in one: the words of pixel p go to outputs[p]; tile->sums is not
-     used. */
-  void (*threshold)(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                    const lqc_epilogue_params *params);
+  lqc_fused_bconv threshold, clip; /* as those of lqc_kernels; NULL: none of its own */
 } lqc_bconv_kernel;
 
 /* ---- int8 convolution ------------------------------------------------------------------------------------------ */
