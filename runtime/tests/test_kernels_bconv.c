@@ -102,7 +102,7 @@ static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
   }
   for (uint32_t first = 0; first < c->pixels; first += kernel->max_pixels) {
     uint32_t pixels = c->pixels - first < kernel->max_pixels ? c->pixels - first : kernel->max_pixels;
-    ptrdiff_t *offsets = guarded_last(&memory->offsets, pixels * sizeof(*offsets));
+    ptrdiff_t *offsets = guarded_last(&memory->offsets, LQC_MAX_TILE_PIXELS * sizeof(*offsets));
     for (uint32_t p = 0; p < pixels; ++p) {
       offsets[p] = (ptrdiff_t)((first + p) * c->stride * c->words);
     }
@@ -265,11 +265,11 @@ static void test_wide(void) {
   static _Alignas(LQC_ALIGNMENT) uint64_t packed[OUT * WORDS + LQC_ALIGNMENT];
   kernel->pack(packed, filters, OUT, WORDS);
   uint32_t initial[LQC_SUMS_MULTIPLE] = {7, 70000, 1}, sums[LQC_SUMS_MULTIPLE];
-  ptrdiff_t offset = 0;
+  static const ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
   lqc_run run = {0, 0, WORDS};
   lqc_bconv_tile tile = {
       .input = input,
-      .pixel_offsets = &offset,
+      .pixel_offsets = offsets,
       .pixels = 1,
       .runs = &run,
       .run_count = 1,

@@ -29,7 +29,8 @@ typedef struct lqc_run {
 /* Some output pixels that see the same taps, and all output channels (of one group). */
 typedef struct lqc_bconv_tile {
   const uint64_t *input;          /* pixel p, run r, word i: input[pixel_offsets[p] + runs[r].input_offset + i] */
-  const ptrdiff_t *pixel_offsets; /* [pixels]; words; where the first tap that takes part is, inside the input */
+  const ptrdiff_t *pixel_offsets; /* [LQC_MAX_TILE_PIXELS], read all; of the first `pixels`: words, where the first
+                                     tap that takes part is, inside the input */
   uint32_t pixels;                /* 1 .. kernel->max_pixels */
   const lqc_run *runs;            /* [run_count], may be 0 */
   uint32_t run_count;
