@@ -21,8 +21,8 @@ enum { INLINE_ADD_U64 = 0, NO_REGISTERS = 0 };
 
 extern void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id, void (*translated)(plugin_id, plugin_block *));
 extern void qemu_plugin_register_vcpu_tb_exec_inline(plugin_block *block, int op, void *counter, uint64_t add);
-extern void qemu_plugin_register_vcpu_insn_exec_cb(plugin_instruction *instruction,
-                                                   void (*executed)(unsigned, void *), int flags, void *data);
+extern void qemu_plugin_register_vcpu_insn_exec_cb(plugin_instruction *instruction, void (*executed)(unsigned, void *),
+                                                   int flags, void *data);
 extern void qemu_plugin_register_atexit_cb(plugin_id id, void (*at_exit)(plugin_id, void *), void *data);
 extern size_t qemu_plugin_tb_n_insns(const plugin_block *block);
 extern plugin_instruction *qemu_plugin_tb_get_insn(const plugin_block *block, size_t index);

@@ -74,9 +74,9 @@ static void parse_mode(const char *text, layer *l) {
     const char *name;
     lqc_dtype input;
     lqc_epilogue epilogue;
-  } modes[] = {{"bits:bits", LQC_BIT, LQC_THRESHOLD},      {"float32:bits", LQC_FLOAT32, LQC_THRESHOLD},
-               {"int8:bits", LQC_INT8, LQC_THRESHOLD},     {"bits:int8", LQC_BIT, LQC_CLIP},
-               {"bits:float32", LQC_BIT, LQC_AFFINE},      {"int8:int8+bits", LQC_INT8, LQC_FIXED_POINT}};
+  } modes[] = {{"bits:bits", LQC_BIT, LQC_THRESHOLD},  {"float32:bits", LQC_FLOAT32, LQC_THRESHOLD},
+               {"int8:bits", LQC_INT8, LQC_THRESHOLD}, {"bits:int8", LQC_BIT, LQC_CLIP},
+               {"bits:float32", LQC_BIT, LQC_AFFINE},  {"int8:int8+bits", LQC_INT8, LQC_FIXED_POINT}};
   for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); ++i) {
     if (strcmp(text, modes[i].name) == 0) {
       l->input = modes[i].input;

@@ -54,104 +54,88 @@ static void pack_pairs(void *packed, const uint64_t *filters, uint32_t out_chann
 
 /* What the inner loops know of a tile and up to CHUNK blocks of filters. The assembly knows the offsets, given left. */
 typedef struct work {
-  const uint64_t *input;   /*   0 */
-  const uint8_t *weights;  /*   8, of the first block */
-  size_t block_bytes;      /*  16 */
-  const lqc_run *runs;     /*  24 */
-  size_t run_count;        /*  32 */
-  size_t blocks;           /*  40 */
-  int64_t skip_pairs;      /*  48, bytes of code from block 14 to that of the last pixel; -1: all 16 pixels */
-  int64_t skip_words;      /*  56, the same of the blocks of a word */
-  uint8_t *out;            /*  64, moves on with the blocks */
+  const uint64_t *input;    /*   0 */
+  const uint8_t *weights;   /*   8, of the first block */
+  size_t block_bytes;       /*  16 */
+  const lqc_run *runs;      /*  24 */
+  size_t run_count;         /*  32 */
+  size_t blocks;            /*  40 */
+  int64_t skip_pairs;       /*  48, bytes of code from block 14 to that of the last pixel; -1: all 16 pixels */
+  int64_t skip_words;       /*  56, the same of the blocks of a word */
+  uint8_t *out;             /*  64, moves on with the blocks */
   const ptrdiff_t *offsets; /*  72, words */
-  int64_t last_offset;      /*  80, bytes, of the last pixel */
+  const uint64_t *last;     /*  80, the last pixel's place */
   uint16x8_t start[CHUNK];  /*  96, of the sums */
   uint8x16_t place;         /* 224, bit c in byte c, twice */
 } work;
 
-_Static_assert(offsetof(work, last_offset) == 80 && offsetof(work, start) == 96 && offsetof(work, place) == 224 &&
+_Static_assert(offsetof(work, last) == 80 && offsetof(work, start) == 96 && offsetof(work, place) == 224 &&
                    sizeof(lqc_run) == 16 && sizeof(ptrdiff_t) == 8,
                "known to the assembly");
 
-#define LQC_TWO_OFFSETS(a, b, place)            \
+#define LQC_TWO_OFFSETS(a, b, place)             \
   "ldp x" #a ", x" #b ", [x28, #" #place "]\n\t" \
-  "lsl x" #a ", x" #a ", #3\n\t"                 \
-  "lsl x" #b ", x" #b ", #3\n\t"
+  "add x" #a ", x30, x" #a ", lsl #3\n\t"        \
+  "add x" #b ", x30, x" #b ", lsl #3\n\t"
 
-#define LQC_BEGIN                                                                               \
-  "ldr x28, [x0, #72]\n\t"                                                                      \
-  LQC_TWO_OFFSETS(1, 2, 0) LQC_TWO_OFFSETS(3, 4, 16) LQC_TWO_OFFSETS(5, 6, 32)                  \
-  LQC_TWO_OFFSETS(7, 8, 48) LQC_TWO_OFFSETS(9, 10, 64) LQC_TWO_OFFSETS(11, 12, 80)              \
-  LQC_TWO_OFFSETS(13, 14, 96) LQC_TWO_OFFSETS(15, 16, 112)                                      \
-  "ldr x17, [x0, #80]\n\t"                                                                      \
-  "ldr x27, [x0, #48]\n\t"                                                                      \
-  "adr x24, 14f\n\t"                                                                            \
-  "add x24, x24, x27\n\t"                                                                       \
-  "ldr x25, [x0, #8]\n\t"                                                                       \
-  "ldr x26, [x0, #40]\n\t"                                                                      \
-  "add x28, x0, #96\n"                                                                          \
-  "1:\n\t" /* a block of filters */                                                             \
-  LQC_START_SUMS                                                                                \
-  "ldr x22, [x0, #24]\n\t"                                                                      \
-  "ldr x23, [x0, #32]\n\t"                                                                      \
-  "cbz x23, 9f\n\t"
+#define LQC_BEGIN                                                                                                  \
+  "ldr x28, [x0, #72]\n\t"                                                                                         \
+  "ldr x30, [x0]\n\t" LQC_TWO_OFFSETS(1, 2, 0) LQC_TWO_OFFSETS(3, 4, 16) LQC_TWO_OFFSETS(5, 6, 32)                 \
+      LQC_TWO_OFFSETS(7, 8, 48) LQC_TWO_OFFSETS(9, 10, 64) LQC_TWO_OFFSETS(11, 12, 80) LQC_TWO_OFFSETS(13, 14, 96) \
+          LQC_TWO_OFFSETS(15, 16, 112) "ldr x17, [x0, #80]\n\t"                                                    \
+                                       "ldr x27, [x0, #48]\n\t"                                                    \
+                                       "adr x24, 14f\n\t"                                                          \
+                                       "add x24, x24, x27\n\t"                                                     \
+                                       "ldr x25, [x0, #8]\n\t"                                                     \
+                                       "ldr x26, [x0, #40]\n\t"                                                    \
+                                       "add x28, x0, #96\n"                                                        \
+                                       "1:\n\t" /* a block of filters */                                           \
+      LQC_START_SUMS "ldr x22, [x0, #24]\n\t"                                                                      \
+                                       "ldr x23, [x0, #32]\n\t"                                                    \
+                                       "cbz x23, 9f\n\t"
 
-#define LQC_END(store, bytes)           \
-  "9:\n\t"                              \
-  "ldr x30, [x0, #64]\n\t"              \
-  "ldr x20, [x0, #16]\n\t"              \
-  "ldr q7, [x0, #224]\n\t"               \
-  store                                 \
-  "add x30, x30, #" #bytes "\n\t"       \
-  "str x30, [x0, #64]\n\t"              \
-  "add x25, x25, x20\n\t"               \
-  "subs x26, x26, #1\n\t"               \
+#define LQC_END(store, bytes)                                    \
+  "9:\n\t"                                                       \
+  "ldr x30, [x0, #64]\n\t"                                       \
+  "ldr x20, [x0, #16]\n\t"                                       \
+  "ldr q7, [x0, #224]\n\t" store "add x30, x30, #" #bytes "\n\t" \
+  "str x30, [x0, #64]\n\t"                                       \
+  "add x25, x25, x20\n\t"                                        \
+  "subs x26, x26, #1\n\t"                                        \
   "b.ne 1b\n\t"
 
 #define LQC_PAIR_ENTER "tbz x27, #63, 14b\n\t"
 
-#define LQC_CLOBBERS                                                                                              \
-  "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17",   \
-      "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "v0", "v1", "v2", "v3", "v4",  \
-      "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20",  \
-      "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory"
+#define LQC_CLOBBERS                                                                                                   \
+  "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17", "x19", \
+      "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6",  \
+      "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22",     \
+      "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory"
 
 /* Filters of the next pair, while the tail of the pair before ends; they are fetched 512 bytes ahead, since those of a
    large layer come from the second level of the cache. */
-#define LQC_PAIRS_STEP                    \
-  "2:\n\t"                                \
-  "ldp q8, q9, [x20], #32\n\t"            \
-  LQC_PAIR_TAIL_1                         \
-  "ldp q10, q11, [x20], #32\n\t"          \
-  LQC_PAIR_TAIL_2                         \
-  "ldp q12, q13, [x20], #32\n\t"          \
-  LQC_PAIR_TAIL_3                         \
-  "ldp q14, q15, [x20], #32\n\t"          \
-  "ldr q7, [x19, x17]\n\t"                \
-  "prfm pldl1keep, [x20, #384]\n\t"       \
-  "prfm pldl1keep, [x20, #448]\n\t"       \
-  LQC_PAIR_TAIL_4(16)                     \
-  "tbnz x27, #63, 15f\n\t"                \
-  "br x24\n"                              \
-  LQC_PAIR_BLOCKS                         \
-  "subs x21, x21, #2\n\t"                 \
-  "add x19, x19, #16\n\t"                 \
-  "b.ne 2b\n\t"
+#define LQC_PAIRS_STEP                                                                                     \
+  "2:\n\t"                                                                                                 \
+  "ldp q8, q9, [x20], #32\n\t" LQC_PAIR_TAIL_1 "ldp q10, q11, [x20], #32\n\t" LQC_PAIR_TAIL_2              \
+  "ldp q12, q13, [x20], #32\n\t" LQC_PAIR_TAIL_3 "ldp q14, q15, [x20], #32\n\t"                            \
+  "ldr q7, [x17, x19]\n\t"                                                                                 \
+  "prfm pldl1keep, [x20, #384]\n\t"                                                                        \
+  "prfm pldl1keep, [x20, #448]\n\t" LQC_PAIR_TAIL_4(16) "tbnz x27, #63, 15f\n\t"                           \
+                                                        "br x24\n" LQC_PAIR_BLOCKS "subs x21, x21, #2\n\t" \
+                                                        "add x19, x19, #16\n\t"                            \
+                                                        "b.ne 2b\n\t"
 
 /* Temporaries of 0 make the first tail add nothing. */
-#define LQC_NO_TAIL                       \
-  "movi v3.16b, #0\n\t"                   \
-  "movi v4.16b, #0\n\t"                   \
-  "movi v5.16b, #0\n\t"                   \
+#define LQC_NO_TAIL     \
+  "movi v3.16b, #0\n\t" \
+  "movi v4.16b, #0\n\t" \
+  "movi v5.16b, #0\n\t" \
   "movi v6.16b, #0\n\t"
 
-#define LQC_PAIRS(store, bytes)                                        \
-  LQC_BEGIN LQC_NO_TAIL                                                \
-  "3:\n\t" LQC_NEXT_RUN LQC_PAIRS_STEP                                 \
-  "subs x23, x23, #1\n\t"                                              \
-  "b.ne 3b\n\t"                                                        \
-  LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(16)  \
-  LQC_END(store, bytes)
+#define LQC_PAIRS(store, bytes)                                                                           \
+  LQC_BEGIN LQC_NO_TAIL "3:\n\t" LQC_NEXT_RUN LQC_PAIRS_STEP "subs x23, x23, #1\n\t"                      \
+                        "b.ne 3b\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(16) \
+                            LQC_END(store, bytes)
 
 __attribute__((noinline)) static void sums_of_pairs(work *w) {
   register work *x0 __asm__("x0") = w;
@@ -164,63 +148,51 @@ __attribute__((noinline)) static void signs_of_pairs(work *w) {
 }
 
 /* The filters of a pair, of 2 * 8 words: v8-v15 from v0, v1, v2, v7 and v9, v11, v13, v15. */
-#define LQC_JOIN(even, odd, first)                        \
+#define LQC_JOIN(even, odd, first)                       \
   "zip1 v" #even ".2d, v" #first ".2d, v" #odd ".2d\n\t" \
   "zip2 v" #odd ".2d, v" #first ".2d, v" #odd ".2d\n\t"
 
-#define LQC_LOAD_AND_JOIN(tail_1, tail_2, tail_3, tail_4)                             \
-  "ldp q0, q1, [x20], #32\n\t" tail_1 "ldp q2, q7, [x20], #32\n\t" tail_2           \
-  "ldp q9, q11, [x20], #32\n\t" tail_3 "ldp q13, q15, [x20], #32\n\t" LQC_JOIN(8, 9, 0) tail_4 \
-  LQC_JOIN(10, 11, 1) LQC_JOIN(12, 13, 2) LQC_JOIN(14, 15, 7)                         \
-  "ldr q7, [x19, x17]\n\t"
+#define LQC_LOAD_AND_JOIN(tail_1, tail_2, tail_3, tail_4)                                                      \
+  "ldp q0, q1, [x20], #32\n\t" tail_1 "ldp q2, q7, [x20], #32\n\t" tail_2 "ldp q9, q11, [x20], #32\n\t" tail_3 \
+  "ldp q13, q15, [x20], #32\n\t" LQC_JOIN(8, 9, 0) tail_4 LQC_JOIN(10, 11, 1) LQC_JOIN(12, 13, 2)              \
+      LQC_JOIN(14, 15, 7) "ldr q7, [x17, x19]\n\t"
 
 /* Pairs of words, joined; then the run's last word, if it has an odd number. x21: words left, less 2. */
-#define LQC_WORDS_STEPS                                                                     \
-  "subs x21, x21, #2\n\t"                                                                   \
-  "b.lo 6f\n\t"                                                                             \
-  LQC_LOAD_AND_JOIN(LQC_NOTHING, LQC_NOTHING, LQC_NOTHING, LQC_NOTHING)                      \
-  "tbnz x27, #63, 15f\n\t"                                                                  \
-  "br x24\n"                                                                                \
-  "2:\n\t"                                                                                  \
-  LQC_LOAD_AND_JOIN(LQC_PAIR_TAIL_1, LQC_PAIR_TAIL_2, LQC_PAIR_TAIL_3, LQC_PAIR_TAIL_4(16))  \
-  "tbnz x27, #63, 15f\n\t"                                                                  \
-  "br x24\n"                                                                                \
-  LQC_PAIR_BLOCKS                                                                           \
-  "add x19, x19, #16\n\t"                                                                   \
-  "subs x21, x21, #2\n\t"                                                                   \
-  "b.hs 2b\n\t"                                                                             \
-  "tbz x21, #0, 7f\n"                                                                       \
-  "5:\n\t"                                                                                  \
-  "add x30, x19, x17\n\t"                                                                   \
-  "ldp q8, q9, [x20]\n\t"                                                                   \
-  LQC_PAIR_TAIL_1                                                                           \
-  "ld1r {v7.2d}, [x30]\n\t"                                                                 \
-  LQC_PAIR_TAIL_2                                                                           \
-  "ldp q10, q11, [x20, #32]\n\t"                                                            \
-  LQC_PAIR_TAIL_3                                                                           \
-  LQC_PAIR_TAIL_4(16)                                                                       \
-  "tbnz x27, #63, 25f\n\t"                                                                  \
-  "ldr x30, [x0, #56]\n\t"                                                                  \
-  "adr x21, 24f\n\t"                                                                        \
-  "add x21, x21, x30\n\t"                                                                   \
-  "br x21\n"                                                                                \
-  LQC_WORD_BLOCKS                                                                           \
-  LQC_WORD_TAIL_1                                                                           \
-  "subs x23, x23, #1\n\t"                                                                   \
-  LQC_WORD_TAIL_2(16)                                                                       \
-  "b.ne 3b\n\t"                                                                             \
-  "b 9f\n"                                                                                  \
-  "6:\n\t" /* a single word: there is no pair before it */                                  \
-  LQC_NO_TAIL                                                                               \
-  "b 5b\n"                                                                                  \
-  "7:\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(16)
+#define LQC_WORDS_STEPS                                                                                              \
+  "subs x21, x21, #2\n\t"                                                                                            \
+  "b.lo 6f\n\t" LQC_LOAD_AND_JOIN(                                                                                   \
+      LQC_NOTHING, LQC_NOTHING, LQC_NOTHING,                                                                         \
+      LQC_NOTHING) "tbnz x27, #63, 15f\n\t"                                                                          \
+                   "br x24\n"                                                                                        \
+                   "2:\n\t" LQC_LOAD_AND_JOIN(                                                                       \
+                       LQC_PAIR_TAIL_1, LQC_PAIR_TAIL_2, LQC_PAIR_TAIL_3,                                            \
+                       LQC_PAIR_TAIL_4(16)) "tbnz x27, #63, 15f\n\t"                                                 \
+                                            "br x24\n" LQC_PAIR_BLOCKS "add x19, x19, #16\n\t"                       \
+                                            "subs x21, x21, #2\n\t"                                                  \
+                                            "b.hs 2b\n\t"                                                            \
+                                            "tbz x21, #0, 7f\n"                                                      \
+                                            "5:\n\t"                                                                 \
+                                            "add x30, x19, x17\n\t"                                                  \
+                                            "ldp q8, q9, [x20]\n\t" LQC_PAIR_TAIL_1                                  \
+                                            "ld1r {v7.2d}, [x30]\n\t" LQC_PAIR_TAIL_2                                \
+                                            "ldp q10, q11, [x20, #32]\n\t" LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(          \
+                                                16) "tbnz x27, #63, 25f\n\t"                                         \
+                                                    "ldr x30, [x0, #56]\n\t"                                         \
+                                                    "adr x21, 24f\n\t"                                               \
+                                                    "add x21, x21, x30\n\t"                                          \
+                                                    "br x21\n" LQC_WORD_BLOCKS LQC_WORD_TAIL_1                       \
+                                                    "subs x23, x23, #1\n\t" LQC_WORD_TAIL_2(                         \
+                                                        16) "b.ne 3b\n\t"                                            \
+                                                            "b 9f\n"                                                 \
+                                                            "6:\n\t" /* a single word: there is no pair before it */ \
+      LQC_NO_TAIL "b 5b\n"                                                                                           \
+                                                            "7:\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 \
+                                                                LQC_PAIR_TAIL_4(16)
 
-#define LQC_WORDS(store, bytes)          \
-  LQC_BEGIN                              \
-  "3:\n\t" LQC_NEXT_RUN LQC_WORDS_STEPS \
-  "subs x23, x23, #1\n\t"               \
-  "b.ne 3b\n\t"                         \
-  LQC_END(store, bytes)
+#define LQC_WORDS(store, bytes)                                 \
+  LQC_BEGIN                                                     \
+  "3:\n\t" LQC_NEXT_RUN LQC_WORDS_STEPS "subs x23, x23, #1\n\t" \
+  "b.ne 3b\n\t" LQC_END(store, bytes)
 
 __attribute__((noinline)) static void sums_of_words(work *w) {
   register work *x0 __asm__("x0") = w;
@@ -245,7 +217,7 @@ LQC_INLINE void start_work(work *w, const lqc_bconv_tile *tile) {
   w->skip_words = (int64_t)(TILE - 2 - last) * LQC_WORD_BLOCK_BYTES;
   w->place = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
   w->offsets = tile->pixel_offsets;
-  w->last_offset = (int64_t)tile->pixel_offsets[last] * (int64_t)sizeof(uint64_t);
+  w->last = tile->input + tile->pixel_offsets[last];
 }
 
 /* Blocks from `channel` on, at most CHUNK. */
@@ -361,14 +333,14 @@ LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs,
 
 /* ---- Clip to int8 ------------------------------------------------------------------------------------------------ */
 
-/* Steps of 2^e, e >= 1, with an even number of true taps and channels K: a = K - 2p is even, and
+/* Fast: steps of 2^e, e >= 1, an even number of true channels K, and the limit 127. Then a = K - 2p is even, and
  *   v = clip(floor(a / 2^e + 1/2)) = clip(-floor((p - K/2 + h) / 2^(e-1))), h = 2^(e-2) - 1, 0 for e = 1:
  * floor(x + 1/2) = -ceil(-x - 1/2), and ceil(n / d) = floor((n + d - 1) / d) for integers. So the sums start at
  * h - K / 2, and what is left is a shift, SQXTN to -128 .. 127, and SQNEG to +-127.
- * Otherwise: SQRSHL shifts right with rounding half up where the shift is negative, left with saturation where it is
+ * Otherwise SQRSHL shifts right with rounding half up where the shift is negative, left with saturation where it is
  * positive; its rounding does not overflow. */
 typedef struct clip_values {
-  int even;
+  int fast;
   uint16x8_t start, k;
   int16x8_t shift;
   int8x16_t high, low;
@@ -377,43 +349,41 @@ typedef struct clip_values {
 static clip_values clip_values_of(uint32_t missing, const lqc_epilogue_params *params) {
   const uint32_t k = params->k - missing;
   const int32_t step = params->step_log2;
-  const int even = k % 2 == 0 && step >= 1 && step <= 14;
-  const int32_t half = even && step > 1 ? (1 << (step - 2)) - 1 : 0;
-  return (clip_values){.even = even,
-                       .start = vdupq_n_u16(even ? (uint16_t)(half - (int32_t)(k / 2)) : 0),
+  const int fast = k % 2 == 0 && step >= 1 && step <= 14 && params->clip_limit == INT8_MAX;
+  const int32_t half = fast && step > 1 ? (1 << (step - 2)) - 1 : 0;
+  return (clip_values){.fast = fast,
+                       .start = vdupq_n_u16(fast ? (uint16_t)(half - (int32_t)(k / 2)) : 0),
                        .k = vdupq_n_u16((uint16_t)k),
-                       .shift = vdupq_n_s16((int16_t)(even - step)),
+                       .shift = vdupq_n_s16((int16_t)(fast - step)),
                        .high = vdupq_n_s8((int8_t)params->clip_limit),
                        .low = vdupq_n_s8((int8_t)-params->clip_limit)};
 }
 
-LQC_INLINE int8x8_t narrowed(const uint16_t *sums, const clip_values *c, const int even) {
+LQC_INLINE int16x8_t shifted(const uint16_t *sums, const clip_values *c, const int fast) {
   const uint16x8_t p = vld1q_u16(sums);
-  if (even) {
-    return vqmovn_s16(vshlq_s16(vreinterpretq_s16_u16(p), c->shift));
-  }
-  return vqmovn_s16(vqrshlq_s16(vreinterpretq_s16_u16(vsubq_u16(c->k, vshlq_n_u16(p, 1))), c->shift));
+  return fast ? vshlq_s16(vreinterpretq_s16_u16(p), c->shift)
+              : vqrshlq_s16(vreinterpretq_s16_u16(vsubq_u16(c->k, vshlq_n_u16(p, 1))), c->shift);
 }
 
-LQC_INLINE int8x16_t clipped(const uint16_t *first, const uint16_t *second, const clip_values *c, const int even) {
-  const int8x16_t v = vcombine_s8(narrowed(first, c, even), narrowed(second, c, even));
-  return vmaxq_s8(vminq_s8(even ? vqnegq_s8(v) : v, c->high), c->low);
+LQC_INLINE int8x16_t clipped(const uint16_t *first, const uint16_t *second, const clip_values *c, const int fast) {
+  const int8x16_t v = vqmovn_high_s16(vqmovn_s16(shifted(first, c, fast)), shifted(second, c, fast));
+  return fast ? vqnegq_s8(v) : vmaxq_s8(vminq_s8(v, c->high), c->low);
 }
 
 LQC_INLINE void clip_chunk(block_sums sums[CHUNK], const clip_values *c, int8_t *const *outputs, uint32_t pixels,
-                           uint32_t channel, uint32_t channels, const int even) {
+                           uint32_t channel, uint32_t channels, const int fast) {
   for (uint32_t p = 0; p < pixels; ++p) {
     int8_t *out = outputs[p] + channel;
     if (channels == CHUNK * CHANNELS) {
       LQC_UNROLL
       for (uint32_t b = 0; b < CHUNK; b += 2) {
-        vst1q_s8(out + b * CHANNELS, clipped(sums[b][p], sums[b + 1][p], c, even));
+        vst1q_s8(out + b * CHANNELS, clipped(sums[b][p], sums[b + 1][p], c, fast));
       }
       continue;
     }
     int8_t last[CHUNK * CHANNELS];
     for (uint32_t b = 0; b * CHANNELS < channels; b += 2) {
-      vst1q_s8(last + b * CHANNELS, clipped(sums[b][p], sums[b + 1][p], c, even));
+      vst1q_s8(last + b * CHANNELS, clipped(sums[b][p], sums[b + 1][p], c, fast));
     }
     memcpy(out, last, channels);
   }
@@ -434,7 +404,7 @@ LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint
     w.out = (uint8_t *)sums;
     sums_of(&w);
     w.weights += w.blocks * w.block_bytes;
-    if (c.even) {
+    if (c.fast) {
       clip_chunk(sums, &c, (int8_t *const *)outputs, tile->pixels, channel, channels, 1);
     } else {
       clip_chunk(sums, &c, (int8_t *const *)outputs, tile->pixels, channel, channels, 0);
@@ -442,17 +412,17 @@ LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint
   }
 }
 
-#define LQC_DEFINE_KERNEL(which)                                                                            \
-  static void accumulate_##which(const lqc_bconv_tile *tile) {                                              \
-    accumulate_with(tile, sums_of_##which);                                                                 \
-  }                                                                                                         \
-  static void threshold_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,         \
-                                const lqc_epilogue_params *params) {                                        \
-    threshold_with(tile, outputs, missing, params, signs_of_##which);                                       \
-  }                                                                                                         \
-  static void clip_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,              \
-                           const lqc_epilogue_params *params) {                                             \
-    clip_with(tile, outputs, missing, params, sums_of_##which);                                             \
+#define LQC_DEFINE_KERNEL(which)                                                                    \
+  static void accumulate_##which(const lqc_bconv_tile *tile) {                                      \
+    accumulate_with(tile, sums_of_##which);                                                         \
+  }                                                                                                 \
+  static void threshold_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing, \
+                                const lqc_epilogue_params *params) {                                \
+    threshold_with(tile, outputs, missing, params, signs_of_##which);                               \
+  }                                                                                                 \
+  static void clip_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,      \
+                           const lqc_epilogue_params *params) {                                     \
+    clip_with(tile, outputs, missing, params, sums_of_##which);                                     \
   }
 
 LQC_DEFINE_KERNEL(words)
