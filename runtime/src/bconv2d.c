@@ -138,21 +138,28 @@ typedef struct tile_scratch {
   void *fixed;            /* lqc_bconv_fixed_scratch() */
 } tile_scratch;
 
+/* Output pixels of a tile: where their first taps are in the input, and their numbers in the output. */
+static void place_tile(const lqc_bconv_state *s, const lqc_region *region, uint32_t first, uint32_t pixels,
+                       ptrdiff_t *offsets, size_t *places) {
+  const ptrdiff_t step = region->run_count == 0 ? 0 : (ptrdiff_t)(s->columns.stride * s->input_pixel_words);
+  uint32_t row = region->first_row + first / region->columns, column = first % region->columns;
+  for (uint32_t p = 0; p < pixels; ++row, column = 0) {
+    const uint32_t x = region->first_column + column, left = region->columns - column;
+    const uint32_t end = pixels - p < left ? pixels : p + left;
+    size_t place = (size_t)row * s->columns.out + x;
+    for (ptrdiff_t offset = place_of(s, region, row, x); p < end; ++p, offset += step) {
+      offsets[p] = offset;
+      places[p] = place++;
+    }
+  }
+}
+
 static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels,
                      const tile_scratch *scratch) {
   const lqc_bconv_state *s = work->state;
   ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
-  size_t places[LQC_MAX_TILE_PIXELS]; /* output pixels */
-  uint32_t row = region->first_row + first / region->columns, column = first % region->columns;
-  for (uint32_t p = 0; p < pixels; ++p) {
-    uint32_t x = region->first_column + column;
-    places[p] = (size_t)row * s->columns.out + x;
-    offsets[p] = place_of(s, region, row, x);
-    if (++column == region->columns) {
-      column = 0;
-      ++row;
-    }
-  }
+  size_t places[LQC_MAX_TILE_PIXELS];
+  place_tile(s, region, first, pixels, offsets, places);
   for (uint32_t g = 0; g < s->groups; ++g) {
     const uint8_t *initial = region->initial;
     const lqc_bconv_tile tile = {
@@ -168,6 +175,14 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
         .sums = scratch->sums,
         .sums_stride = s->sums_stride,
     };
+    if (s->fused) {
+      void *outputs[LQC_MAX_TILE_PIXELS];
+      for (uint32_t p = 0; p < pixels; ++p) {
+        outputs[p] = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
+      }
+      s->fused(&tile, outputs, region->missing, &s->params);
+      return;
+    }
     s->kernel->accumulate(&tile);
     if (s->groups > 1) {
       join_sums(s, g, pixels, scratch->sums, scratch->joined);

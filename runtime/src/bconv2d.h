@@ -21,6 +21,7 @@ typedef struct lqc_region {
 typedef struct lqc_bconv_state {
   const lqc_bconv_kernel *kernel;
   const lqc_kernels *kernels;
+  lqc_fused_bconv fused; /* NULL: kernel->accumulate() and an epilogue */
   lqc_epilogue epilogue;
   lqc_epilogue_params params; /* of all channels */
   uint32_t groups;

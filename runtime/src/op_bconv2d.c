@@ -329,6 +329,21 @@ static size_t round_to_sums(uint32_t channels) {
   return ((size_t)channels + LQC_SUMS_MULTIPLE - 1) / LQC_SUMS_MULTIPLE * LQC_SUMS_MULTIPLE;
 }
 
+static const lqc_bconv_kernel *choose_kernel(const lqc_kernels *kernels, uint32_t k, uint32_t tap_words) {
+  if (k > LQC_BCONV_MAX_K) {
+    return kernels->bconv_wide;
+  }
+  return kernels->bconv_pairs && tap_words % 2 == 0 ? kernels->bconv_pairs : kernels->bconv;
+}
+
+/* Groups are joined before the epilogue, which therefore stays apart. */
+static lqc_fused_bconv choose_fused(const lqc_bconv_kernel *kernel, const lqc_op *op) {
+  if (op->groups > 1) {
+    return NULL;
+  }
+  return op->epilogue == LQC_THRESHOLD ? kernel->threshold : op->epilogue == LQC_CLIP ? kernel->clip : NULL;
+}
+
 lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
                                     const lqc_tensor *output, lqc_node *node) {
   conv_constants constants;
@@ -337,7 +352,7 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   LQC_TRY(check_epilogue(prepare, op, output));
   LQC_TRY(check_constants(prepare, op, input, output, &constants));
   lqc_bconv_state s = {
-      .kernel = k <= LQC_BCONV_MAX_K ? prepare->kernels->bconv : prepare->kernels->bconv_wide,
+      .kernel = choose_kernel(prepare->kernels, k, lqc_words(input->channels / op->groups)),
       .kernels = prepare->kernels,
       .params = {.channels = output->channels, .k = k},
       .groups = op->groups,
@@ -348,6 +363,7 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
       .group_inputs = input->channels / op->groups,
       .output_pixel_bytes = output->info.bytes / output->height / output->width,
   };
+  s.fused = choose_fused(s.kernel, op);
   s.sum_bytes = s.kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
   s.sums_stride = round_to_sums(s.group_outputs);
   s.joined_stride = round_to_sums(output->channels);

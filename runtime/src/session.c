@@ -4,6 +4,7 @@
 #include "checked.h"
 #include "op.h"
 #include "plan.h"
+#include "session.h"
 
 /* Bound on the steps of preparing a model, a few nanoseconds each: no real model comes near. What is proportional to
  * the session's memory is not counted. */
@@ -300,11 +301,7 @@ static uint64_t nanoseconds_now(void) {
   return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-lqc_status lqc_session_run(lqc_session *session, lqc_error *error) {
-  if (session == NULL) {
-    return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_run: session is NULL");
-  }
-  LQC_TRY(check_inputs(session, error));
+void lqc_session_run_ops(lqc_session *session) {
   uint64_t before = session->profile ? nanoseconds_now() : 0;
   for (uint32_t i = 0; i < session->view.ops.count; ++i) {
     lqc_node *node = &session->nodes[i];
@@ -315,6 +312,14 @@ lqc_status lqc_session_run(lqc_session *session, lqc_error *error) {
       before = after;
     }
   }
+}
+
+lqc_status lqc_session_run(lqc_session *session, lqc_error *error) {
+  if (session == NULL) {
+    return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_run: session is NULL");
+  }
+  LQC_TRY(check_inputs(session, error));
+  lqc_session_run_ops(session);
   return lqc_succeed(error);
 }
 

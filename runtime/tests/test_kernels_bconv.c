@@ -102,7 +102,7 @@ static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
   }
   for (uint32_t first = 0; first < c->pixels; first += kernel->max_pixels) {
     uint32_t pixels = c->pixels - first < kernel->max_pixels ? c->pixels - first : kernel->max_pixels;
-    ptrdiff_t *offsets = guarded_last(&memory->offsets, pixels * sizeof(*offsets));
+    ptrdiff_t *offsets = guarded_last(&memory->offsets, LQC_MAX_TILE_PIXELS * sizeof(*offsets));
     for (uint32_t p = 0; p < pixels; ++p) {
       offsets[p] = (ptrdiff_t)((first + p) * c->stride * c->words);
     }
@@ -150,6 +150,9 @@ static void test_case(const bconv_case *c, arenas *memory, uint64_t *seed) {
   }
   const lqc_bconv_kernel *kernel;
   for (size_t n = 1; (kernel = lqc_bconv_kernel_at(n)) != NULL; ++n) {
+    if (kernel->tap_words > 1 && c->words % kernel->tap_words != 0) {
+      continue;
+    }
     size_t size = kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
     void *sums = guarded_last(&memory->sums, c->pixels * stride * size);
     memset(sums, 0xa5, c->pixels * stride * size);
@@ -262,11 +265,11 @@ static void test_wide(void) {
   static _Alignas(LQC_ALIGNMENT) uint64_t packed[OUT * WORDS + LQC_ALIGNMENT];
   kernel->pack(packed, filters, OUT, WORDS);
   uint32_t initial[LQC_SUMS_MULTIPLE] = {7, 70000, 1}, sums[LQC_SUMS_MULTIPLE];
-  ptrdiff_t offset = 0;
+  static const ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
   lqc_run run = {0, 0, WORDS};
   lqc_bconv_tile tile = {
       .input = input,
-      .pixel_offsets = &offset,
+      .pixel_offsets = offsets,
       .pixels = 1,
       .runs = &run,
       .run_count = 1,

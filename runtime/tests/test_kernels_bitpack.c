@@ -5,7 +5,7 @@
 
 #include "kernels_testing.h"
 
-enum { MAX_CHANNELS = 513, MAX_PIXELS = 3 };
+enum { MAX_CHANNELS = 513, MAX_PIXELS = 3, MAX_SIGNS = 200 * 64 };
 
 typedef struct arenas {
   guarded in, thresholds, invert, out;
@@ -94,6 +94,30 @@ static void test_i8(arenas *memory, const lqc_kernels *table, uint32_t channels,
   check(out, bits, pixels, channels, invert, with_thresholds ? "bitpack_i8 with thresholds" : "bitpack_i8", table->isa);
 }
 
+/* Signs of whole words: many ordinary numbers, and one near zero among them, which loops over several words must not
+   take for another. */
+static void test_f32_signs(arenas *memory, const lqc_kernels *table, uint64_t *seed) {
+  static const float tiny[] = {0.0f, -0.0f, 1e-45f, -1e-45f, 1e-38f, -1e-38f, 2.5e-38f, -2.5e-38f, -5e-38f};
+  static uint8_t bits[MAX_SIGNS];
+  for (size_t words = 1; words * 64 <= MAX_SIGNS; words += 1 + random_below(seed, 3)) {
+    const size_t n = words * 64;
+    float *in = guarded_last(&memory->in, n * sizeof(*in));
+    uint64_t *out = guarded_last(&memory->out, words * sizeof(*out));
+    for (size_t i = 0; i < n; ++i) {
+      in[i] = ldexpf(random_below(seed, 2) ? 1.5f : -1.5f, (int)random_below(seed, 251) - 124);
+    }
+    if (random_below(seed, 4)) {
+      in[random_below(seed, (uint32_t)n)] = tiny[random_below(seed, 9)];
+    }
+    for (size_t i = 0; i < n; ++i) {
+      bits[i] = in[i] < 0.0f;
+    }
+    memset(out, 0x5a, words * sizeof(*out));
+    table->bitpack_f32(out, in, words, 64, NULL, NULL);
+    check(out, bits, words, 64, NULL, "bitpack_f32 of signs", table->isa);
+  }
+}
+
 /* AUTO is the last of the available ISAs; what is not available is refused and leaves scalar. */
 static void test_selection(const lqc_kernels *tables, size_t count) {
   lqc_kernels table;
@@ -114,26 +138,28 @@ static void test_selection(const lqc_kernels *tables, size_t count) {
     }
   }
   /* One list: every table's convolution is in it, once, and the wide one is its last. */
-  size_t listed = 0, wide = 0;
-  const lqc_bconv_kernel *kernel;
-  for (; (kernel = lqc_bconv_kernel_at(listed)) != NULL; ++listed) {
-    wide += kernel->wide != 0;
-    if (!kernel->wide && (listed >= count || kernel != tables[listed].bconv)) {
-      FAIL("kernel %zu of the list, %s, is not that of its table", listed, kernel->name);
+  size_t listed = 0;
+  for (size_t t = 0; t < count; ++t) {
+    const lqc_bconv_kernel *const expected[] = {tables[t].bconv, tables[t].bconv_pairs};
+    for (size_t i = 0; i < 2; ++i) {
+      if (expected[i] && lqc_bconv_kernel_at(listed++) != expected[i]) {
+        FAIL("kernel %zu of the list is not %s of its table", listed - 1, expected[i]->name);
+      }
     }
   }
-  if (listed != count + 1 || wide != 1) {
-    FAIL("%zu kernels listed, %zu wide, of %zu instruction sets", listed, wide, count);
+  if (lqc_bconv_kernel_at(listed) != tables[0].bconv_wide || lqc_bconv_kernel_at(listed + 1) != NULL) {
+    FAIL("the list of kernels does not end with the wide one");
   }
 }
 
 int main(void) {
-  arenas memory = {guarded_new(8192), guarded_new(4096), guarded_new(4096), guarded_new(4096)};
+  arenas memory = {guarded_new(MAX_SIGNS * sizeof(float)), guarded_new(4096), guarded_new(4096), guarded_new(4096)};
   lqc_kernels tables[LQC_ISA_COUNT];
   size_t count = tables_to_test(tables);
   test_selection(tables, count);
   for (size_t t = 0; t < count; ++t) {
     uint64_t seed = 11;
+    test_f32_signs(&memory, &tables[t], &seed);
     for (uint32_t channels = 1; channels <= MAX_CHANNELS; channels += channels < 133 ? 1 : 19) {
       for (size_t pixels = 0; pixels <= MAX_PIXELS; ++pixels) {
         test_f32(&memory, &tables[t], channels, pixels, &seed);

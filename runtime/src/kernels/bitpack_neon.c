@@ -1,5 +1,6 @@
 /* Bitpacking, 64 channels at a time. A last, partial word is copied first, so that nothing beyond it is read; its
- * other bits are masked off. */
+ * other bits are masked off. Plain signs of whole words, by far the most frequent case, have loops of their own, over
+ * two words at a time. */
 #include <arm_neon.h>
 #include <string.h>
 
@@ -31,8 +32,69 @@ LQC_INLINE uint64_t word_f32(const float *x, const float *thresholds) {
   return lqc_pack_bits_neon(mask[0], mask[1], mask[2], mask[3]);
 }
 
+/* Two words from 128 bytes that hold nothing but the bit of their place. */
+LQC_INLINE uint64x2_t two_words(const uint8x16_t placed[8]) {
+  uint8x16_t joined[4];
+  LQC_UNROLL
+  for (uint32_t i = 0; i < 4; ++i) {
+    joined[i] = vpaddq_u8(placed[2 * i], placed[2 * i + 1]);
+  }
+  return vreinterpretq_u64_u8(vpaddq_u8(vpaddq_u8(joined[0], joined[1]), vpaddq_u8(joined[2], joined[3])));
+}
+
+enum { SIGN_WORDS = 64, PREFETCH_BYTES = 1024 }; /* words between looks for tiny numbers */
+
+/* 16 floats: the next but one are on their way, since the result of LD4 is late. Compilers would copy registers here.
+ */
+#define LQC_LOAD_HIGH_BYTES(first, last) "ld4 {v" #first ".16b-v" #last ".16b}, [%[in]], #64\n\t"
+#define LQC_PREFETCH "prfm pldl1keep, [%[in], %[ahead]]\n\tprfm pldl1keep, [%[in], %[ahead] + 64]\n\t"
+#define LQC_PLACE_SIGNS(i, last, next)                       \
+  "cmhi %[m" #i "].16b, v" #last ".16b, %[smallest].16b\n\t" \
+  "smin %[lowest].16b, %[lowest].16b, v" #last ".16b\n\t" next "and %[m" #i "].16b, %[m" #i "].16b, %[place].16b\n\t"
+
+/* Signs of count <= SIGN_WORDS, even, words of floats from their highest bytes, which LD4 picks: sign and seven bits of
+   the exponent. x < 0 where that byte is above 0x80, unsigned; at 0x80 x is -0.0, whose packed bit is 0, or above
+   -2^-125, where it is 1. Returns whether there was such a byte: then the words may be wrong. */
+LQC_INLINE int signs_f32(uint64_t *out, const float *in, size_t count) {
+  const uint8x16_t smallest = vdupq_n_u8(0x80), place = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
+  int8x16_t lowest = vdupq_n_s8(0);
+  for (const uint64_t *const end = out + count; out < end; out += 2) {
+    uint8x16_t m[8];
+    __asm__ volatile(LQC_LOAD_HIGH_BYTES(24, 27) LQC_LOAD_HIGH_BYTES(28, 31)
+                         LQC_PREFETCH LQC_PLACE_SIGNS(0, 27, LQC_LOAD_HIGH_BYTES(24, 27))
+                             LQC_PLACE_SIGNS(1, 31, LQC_LOAD_HIGH_BYTES(28, 31))
+                                 LQC_PREFETCH LQC_PLACE_SIGNS(2, 27, LQC_LOAD_HIGH_BYTES(24, 27))
+                                     LQC_PLACE_SIGNS(3, 31, LQC_LOAD_HIGH_BYTES(28, 31))
+                                         LQC_PREFETCH LQC_PLACE_SIGNS(4, 27, LQC_LOAD_HIGH_BYTES(24, 27))
+                                             LQC_PLACE_SIGNS(5, 31, LQC_LOAD_HIGH_BYTES(28, 31))
+                                                 LQC_PREFETCH LQC_PLACE_SIGNS(6, 27, "") LQC_PLACE_SIGNS(7, 31, "")
+                     : [in] "+r"(in), [lowest] "+w"(lowest), [m0] "=&w"(m[0]), [m1] "=&w"(m[1]), [m2] "=&w"(m[2]),
+                       [m3] "=&w"(m[3]), [m4] "=&w"(m[4]), [m5] "=&w"(m[5]), [m6] "=&w"(m[6]), [m7] "=&w"(m[7])
+                     : [smallest] "w"(smallest), [place] "w"(place), [ahead] "i"(PREFETCH_BYTES)
+                     : "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory");
+    vst1q_u64(out, two_words(m));
+  }
+  return vminvq_s8(lowest) == INT8_MIN;
+}
+
+static void bitpack_signs_f32(uint64_t *out, const float *in, size_t words) {
+  while (words > 0) {
+    const size_t count = words < SIGN_WORDS ? words : SIGN_WORDS, even = count - count % 2;
+    for (size_t w = signs_f32(out, in, even) ? 0 : even; w < count; ++w) {
+      out[w] = word_f32(in + w * LQC_WORD_BITS, NULL);
+    }
+    out += count;
+    in += count * LQC_WORD_BITS;
+    words -= count;
+  }
+}
+
 void lqc_bitpack_f32_neon(uint64_t *out, const float *in, size_t pixels, uint32_t channels, const float *thresholds,
                           const uint64_t *invert) {
+  if (channels % LQC_WORD_BITS == 0 && !thresholds && !invert) {
+    bitpack_signs_f32(out, in, pixels * (channels / LQC_WORD_BITS));
+    return;
+  }
   for (size_t pixel = 0; pixel < pixels; ++pixel, in += channels) {
     for (uint32_t c = 0; c < channels; c += LQC_WORD_BITS) {
       const uint32_t rest = channels - c;
@@ -62,8 +124,29 @@ LQC_INLINE uint64_t word_i8(const int8_t *q, const int8_t *thresholds) {
   return lqc_pack_bits_neon(mask[0], mask[1], mask[2], mask[3]);
 }
 
+static void bitpack_signs_i8(uint64_t *out, const int8_t *in, size_t words) {
+  const uint8x16_t place = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
+  for (; words >= 2; words -= 2, out += 2, in += 2 * LQC_WORD_BITS) {
+    uint8x16_t placed[8];
+    LQC_UNROLL
+    for (uint32_t i = 0; i < 8; ++i) {
+      placed[i] = vandq_u8(vcltzq_s8(vld1q_s8(in + 16 * i)), place);
+    }
+    __builtin_prefetch(in + PREFETCH_BYTES);
+    __builtin_prefetch(in + PREFETCH_BYTES + LQC_WORD_BITS);
+    vst1q_u64(out, two_words(placed));
+  }
+  if (words > 0) {
+    *out = word_i8(in, NULL);
+  }
+}
+
 void lqc_bitpack_i8_neon(uint64_t *out, const int8_t *in, size_t pixels, uint32_t channels, const int8_t *thresholds,
                          const uint64_t *invert) {
+  if (channels % LQC_WORD_BITS == 0 && !thresholds && !invert) {
+    bitpack_signs_i8(out, in, pixels * (channels / LQC_WORD_BITS));
+    return;
+  }
   for (size_t pixel = 0; pixel < pixels; ++pixel, in += channels) {
     for (uint32_t c = 0; c < channels; c += LQC_WORD_BITS) {
       const uint32_t rest = channels - c;

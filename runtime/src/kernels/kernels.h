@@ -29,7 +29,8 @@ typedef struct lqc_run {
 /* Some output pixels that see the same taps, and all output channels (of one group). */
 typedef struct lqc_bconv_tile {
   const uint64_t *input;          /* pixel p, run r, word i: input[pixel_offsets[p] + runs[r].input_offset + i] */
-  const ptrdiff_t *pixel_offsets; /* [pixels]; words; where the first tap that takes part is, inside the input */
+  const ptrdiff_t *pixel_offsets; /* [LQC_MAX_TILE_PIXELS], read all; of the first `pixels`: words, where the first
+                                     tap that takes part is, inside the input */
   uint32_t pixels;                /* 1 .. kernel->max_pixels */
   const lqc_run *runs;            /* [run_count], may be 0 */
   uint32_t run_count;
@@ -40,20 +41,6 @@ typedef struct lqc_bconv_tile {
   void *sums;          /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
   size_t sums_stride;  /* elements, multiple of LQC_SUMS_MULTIPLE */
 } lqc_bconv_tile;
-
-typedef struct lqc_bconv_kernel {
-  const char *name;
-  lqc_isa isa;
-  int wide;            /* uint32_t sums */
-  uint32_t max_pixels; /* best tile; at most LQC_MAX_TILE_PIXELS */
-  /* Bytes of packed weights, multiple of LQC_ALIGNMENT; 0 on overflow. */
-  size_t (*packed_bytes)(uint32_t out_channels, uint32_t filter_words);
-  /* filters: [out_channels][filter_words] as in the file; packed: LQC_ALIGNMENT-aligned. */
-  void (*pack)(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words);
-  /* sums[p][c] = initial[c] + popcount(input xor filter c) over all runs, for every c < out_channels. Values at
-     c >= out_channels, within sums_stride, may be anything. Reads no input word outside the runs. */
-  void (*accumulate)(const lqc_bconv_tile *tile);
-} lqc_bconv_kernel;
 
 /* Epilogues, over one pixel's sums. `missing` = K - K of this pixel: channels of zero-padded taps.
    So the pixel's a = (k - missing) - 2p. */
@@ -68,6 +55,26 @@ typedef struct lqc_epilogue_params {
   int32_t clip_limit;
   const float *multiplier, *offset; /* [channels rounded up to LQC_SUMS_MULTIPLE] */
 } lqc_epilogue_params;
+
+/* accumulate() and an epilogue in one: pixel p goes to outputs[p]; tile->sums is not used. */
+typedef void (*lqc_fused_bconv)(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
+                                const lqc_epilogue_params *params);
+
+typedef struct lqc_bconv_kernel {
+  const char *name;
+  lqc_isa isa;
+  int wide;            /* uint32_t sums */
+  uint32_t max_pixels; /* best tile; at most LQC_MAX_TILE_PIXELS */
+  uint32_t tap_words;  /* a tap's words are a multiple of this; 0 is 1 */
+  /* Bytes of packed weights, multiple of LQC_ALIGNMENT; 0 on overflow. */
+  size_t (*packed_bytes)(uint32_t out_channels, uint32_t filter_words);
+  /* filters: [out_channels][filter_words] as in the file; packed: LQC_ALIGNMENT-aligned. */
+  void (*pack)(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words);
+  /* sums[p][c] = initial[c] + popcount(input xor filter c) over all runs, for every c < out_channels. Values at
+     c >= out_channels, within sums_stride, may be anything. Reads no input word outside the runs. */
+  void (*accumulate)(const lqc_bconv_tile *tile);
+  lqc_fused_bconv threshold, clip; /* as those of lqc_kernels; NULL: none of its own */
+} lqc_bconv_kernel;
 
 /* ---- int8 convolution ------------------------------------------------------------------------------------------ */
 
@@ -211,7 +218,8 @@ typedef struct lqc_lane_program {
 
 typedef struct lqc_kernels {
   lqc_isa isa;
-  const lqc_bconv_kernel *bconv; /* K <= LQC_BCONV_MAX_K */
+  const lqc_bconv_kernel *bconv;       /* K <= LQC_BCONV_MAX_K */
+  const lqc_bconv_kernel *bconv_pairs; /* the same where taps have an even number of words; NULL: none of its own */
   const lqc_bconv_kernel *bconv_wide;
   /* out: ceil(channels / 64) words, every word written, tail bits 0. */
   void (*threshold)(uint64_t *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params);

@@ -42,6 +42,7 @@ LQC_DECLARE_KERNELS(avx2)
 LQC_DECLARE_KERNELS(avx512)
 
 extern const lqc_bconv_kernel lqc_bconv2d_wide_scalar;
+extern const lqc_bconv_kernel lqc_bconv2d_neon_pairs;
 void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t missing,
                                const lqc_epilogue_params *params);
 void lqc_clip_wide_scalar(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);

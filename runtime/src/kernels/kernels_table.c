@@ -47,6 +47,11 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
 
 #if defined(__aarch64__)
 LQC_OVERRIDE(neon, NEON, scalar)
+
+static void override_neon(lqc_kernels *kernels) {
+  lqc_kernels_neon(kernels);
+  kernels->bconv_pairs = &lqc_bconv2d_neon_pairs;
+}
 #elif defined(__x86_64__)
 LQC_OVERRIDE(avx2, AVX2, avx2)
 LQC_OVERRIDE(avx512, AVX512, avx512)
@@ -56,17 +61,17 @@ LQC_OVERRIDE(avx512, AVX512, avx512)
 typedef struct isa_entry {
   lqc_isa isa;
   void (*override)(lqc_kernels *kernels);
-  const lqc_bconv_kernel *bconv;
+  const lqc_bconv_kernel *bconv, *bconv_pairs;
   const lqc_int8_kernel *int8_conv;
 } isa_entry;
 
 static const isa_entry entries[] = {
-    {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar, &lqc_int8_conv_scalar},
+    {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar, NULL, &lqc_int8_conv_scalar},
 #if defined(__aarch64__)
-    {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon, &lqc_int8_conv_neon},
+    {LQC_ISA_NEON, override_neon, &lqc_bconv2d_neon, &lqc_bconv2d_neon_pairs, &lqc_int8_conv_neon},
 #elif defined(__x86_64__)
-    {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2, &lqc_int8_conv_avx2},
-    {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512, &lqc_int8_conv_avx512},
+    {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2, NULL, &lqc_int8_conv_avx2},
+    {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512, NULL, &lqc_int8_conv_avx512},
 #endif
 };
 
@@ -86,8 +91,13 @@ int lqc_kernels_select(lqc_kernels *kernels, lqc_isa isa) {
 
 const lqc_bconv_kernel *lqc_bconv_kernel_at(size_t n) {
   for (size_t i = 0; i < ENTRY_COUNT; ++i) {
-    if (lqc_isa_available(entries[i].isa) && n-- == 0) {
-      return entries[i].bconv;
+    if (lqc_isa_available(entries[i].isa)) {
+      if (n-- == 0) {
+        return entries[i].bconv;
+      }
+      if (entries[i].bconv_pairs && n-- == 0) {
+        return entries[i].bconv_pairs;
+      }
     }
   }
   return n == 0 ? &lqc_bconv2d_wide_scalar : NULL;
