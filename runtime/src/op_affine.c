@@ -14,13 +14,40 @@ typedef struct affine_state {
   lqc_activation activation;
 } affine_state;
 
-static float read_value(const affine_state *s, const void *in, size_t pixel, uint32_t c) {
-  size_t place = pixel * s->channels + c;
-  if (!s->is_int8) {
-    return ((const float *)in)[place];
+/* One pixel of integers as numbers. */
+static void read_integers(const affine_state *s, float *out, const int8_t *in) {
+  float scale = s->fraction_count == 1 ? lqc_power_of_two(-s->fraction_bits[0]) : 1.0f;
+  for (uint32_t c = 0; c < s->channels; ++c) {
+    out[c] = (float)in[c] * scale;
   }
-  float q = ((const int8_t *)in)[place];
-  return s->fraction_count == 0 ? q : q * lqc_power_of_two(-s->fraction_bits[s->fraction_count == 1 ? 0 : c]);
+  for (uint32_t c = 0; s->fraction_count > 1 && c < s->channels; ++c) {
+    out[c] *= lqc_power_of_two(-s->fraction_bits[c]);
+  }
+}
+
+/* One pixel; `out` may be `x`. A loop for each step, or one for both of the usual, so that all become vectors. */
+static void affine_pixel(const affine_state *s, float *out, const float *x) {
+  const float *multiplier = s->multiplier, *offset = s->offset;
+  uint32_t channels = s->channels;
+  lqc_activation activation = s->activation;
+  if (multiplier && offset) {
+    for (uint32_t c = 0; c < channels; ++c) {
+      float product = multiplier[c] * x[c], sum = product + offset[c];
+      out[c] = lqc_activate(activation, sum);
+    }
+    return;
+  }
+  for (uint32_t c = 0; multiplier && c < channels; ++c) {
+    out[c] = multiplier[c] * x[c];
+  }
+  x = multiplier ? out : x;
+  for (uint32_t c = 0; offset && c < channels; ++c) {
+    out[c] = x[c] + offset[c];
+  }
+  x = offset ? out : x;
+  for (uint32_t c = 0; c < channels; ++c) {
+    out[c] = lqc_activate(activation, x[c]);
+  }
 }
 
 static void affine_pixels(const void *context, uint32_t thread, size_t begin, size_t end) {
@@ -28,13 +55,12 @@ static void affine_pixels(const void *context, uint32_t thread, size_t begin, si
   const affine_state *s = node->state;
   (void)thread;
   for (size_t p = begin; p < end; ++p) {
-    float *out = (float *)node->output + p * s->channels;
-    for (uint32_t c = 0; c < s->channels; ++c) {
-      float value = read_value(s, node->input, p, c);
-      value = s->multiplier ? s->multiplier[c] * value : value;
-      value = s->offset ? value + s->offset[c] : value;
-      out[c] = lqc_activate(s->activation, value);
+    size_t first = p * s->channels;
+    float *out = (float *)node->output + first;
+    if (s->is_int8) {
+      read_integers(s, out, (const int8_t *)node->input + first);
     }
+    affine_pixel(s, out, s->is_int8 ? out : (const float *)node->input + first);
   }
 }
 

@@ -17,6 +17,12 @@ typedef struct arithmetic_state {
   combine combine;
 } arithmetic_state;
 
+/* The product is always computed: that is a vector, a branch is none. */
+static inline float leaky(float x, float slope) {
+  float product = slope * x;
+  return x < 0.0f ? product : x;
+}
+
 /* Steps are 1, or 0 where one number meets all others. The output may be an operand of the same shape. */
 #define LQC_DEFINE_COMBINE(name, expression)                                                                 \
   static void name(float *out, const float *a, size_t a_step, const float *b, size_t b_step, size_t count) { \
@@ -37,7 +43,7 @@ LQC_DEFINE_COMBINE(subtract, x - y)
 LQC_DEFINE_COMBINE(multiply, x *y)
 LQC_DEFINE_COMBINE(maximum, x > y ? x : y)
 LQC_DEFINE_COMBINE(minimum, x < y ? x : y)
-LQC_DEFINE_COMBINE(prelu, x < 0.0f ? y * x : x)
+LQC_DEFINE_COMBINE(prelu, leaky(x, y))
 
 static void arithmetic_pixels(const void *context, uint32_t thread, size_t begin, size_t end) {
   const lqc_node *node = context;

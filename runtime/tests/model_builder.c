@@ -415,18 +415,27 @@ void close_session(test_session *s) {
 }
 
 void *run_model(const built_model *m, const void *const *inputs, uint32_t tensor) {
-  const lqc_options options = {.threads = lqc_pool_max_threads() == 1 ? 1 : 2, .keep_tensors = 1};
-  test_session s = open_session(m, &options);
   lqc_tensor_info info;
   lqc_error error;
-  for (uint32_t i = 0; i < m->input_count; ++i) {
-    EXPECT(lqc_model_tensor_info(&s.model, m->inputs[i], &info) == LQC_OK, "input %u", i);
-    memcpy(lqc_session_input(s.session, i), inputs[i], info.bytes);
+  void *copy = NULL;
+  for (int isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
+    if (!lqc_isa_available((lqc_isa)isa)) {
+      continue;
+    }
+    const lqc_options options = {
+        .threads = lqc_pool_max_threads() == 1 ? 1 : 2, .isa = (lqc_isa)isa, .keep_tensors = 1};
+    test_session s = open_session(m, &options);
+    for (uint32_t i = 0; i < m->input_count; ++i) {
+      EXPECT(lqc_model_tensor_info(&s.model, m->inputs[i], &info) == LQC_OK, "input %u", i);
+      memcpy(lqc_session_input(s.session, i), inputs[i], info.bytes);
+    }
+    EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
+    EXPECT(lqc_model_tensor_info(&s.model, tensor, &info) == LQC_OK, "tensor %u", tensor);
+    const void *found = lqc_session_tensor(s.session, tensor);
+    EXPECT(copy == NULL || memcmp(copy, found, info.bytes) == 0, "'%s' on %s", info.name, lqc_isa_name((lqc_isa)isa));
+    copy = copy ? copy : malloc(info.bytes);
+    memcpy(copy, found, info.bytes);
+    close_session(&s);
   }
-  EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
-  EXPECT(lqc_model_tensor_info(&s.model, tensor, &info) == LQC_OK, "tensor %u", tensor);
-  void *copy = malloc(info.bytes);
-  memcpy(copy, lqc_session_tensor(s.session, tensor), info.bytes);
-  close_session(&s);
   return copy;
 }

@@ -121,7 +121,8 @@ typedef struct test_session {
 test_session open_session(const built_model *m, const lqc_options *options);
 void close_session(test_session *s);
 
-/* A copy of a tensor of a model that was run, with two threads where there are, on `inputs`, one for each. */
+/* A copy of a tensor of a model that was run, with two threads where there are, on `inputs`, one for each; all
+ * instruction sets must agree on it. */
 void *run_model(const built_model *m, const void *const *inputs, uint32_t tensor);
 
 #define EXPECT(condition, ...)                       \

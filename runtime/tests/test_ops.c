@@ -150,9 +150,11 @@ static lqc_activation random_activation(uint64_t *seed) {
 
 static void test_conv(uint64_t *seed) {
   image_case c = random_image(seed, 20);
+  c.width += random_bit(seed) ? random_below(seed, 20) : 0; /* more pixels than a kernel takes at once */
+  c.out_width = (c.width + c.window.pad_left - 1) / c.window.stride_w + 1;
   uint32_t groups = random_bit(seed) ? 1 : random_bit(seed) ? c.channels : 2;
   c.channels += groups == 2 ? c.channels % 2 : 0;
-  uint32_t outs = groups * (1 + random_below(seed, 40 / groups)), taps = c.window.kernel_h * c.window.kernel_w;
+  uint32_t outs = groups * (1 + random_below(seed, 100 / groups)), taps = c.window.kernel_h * c.window.kernel_w;
   outs = groups == c.channels && random_bit(seed) ? groups : outs; /* depthwise */
   uint32_t places = c.out_height * c.out_width;
   float *x = random_floats((size_t)c.height * c.width * c.channels, seed);

@@ -346,7 +346,7 @@ int main(void) {
     test_depth_to_space(moved[i % 4], &seed);
     test_planes(moved[i % 3], &seed);
   }
-  for (int i = 0; i < 600; ++i) {
+  for (int i = 0; i < 200; ++i) {
     test_slice(moved[i % 4], &seed);
   }
   test_functions(&seed);

@@ -143,6 +143,26 @@ typedef struct lqc_depthwise_pixel {
   int32_t *sums;       /* out: [out_channels] */
 } lqc_depthwise_pixel;
 
+/* ---- float32 convolution ---------------------------------------------------------------------------------------- */
+
+/* Neighbouring output pixels that see the same taps, and all output channels of a group. Sums start from 0 and run over
+ * the taps, row by row, and over `depth` in each; one rounding per product and one per addition, never fused; then the
+ * bias, and min(max(sum, low), high). Distances are in floats. */
+typedef struct lqc_conv_tile {
+  const float *input;                             /* first tap inside the image, of the first pixel */
+  size_t row_stride, column_stride, pixel_stride; /* between taps, and between pixels */
+  uint32_t rows, columns;                         /* taps inside */
+  uint32_t depth;                                 /* input channels of the group */
+  const float *weights;                           /* of the first tap inside; [depth][channels] of each tap */
+  size_t row_weights, column_weights, weight_stride;
+  size_t pixels;
+  uint32_t channels;
+  const float *bias; /* [channels] or NULL */
+  float low, high;
+  float *out; /* [pixels][channels], out_stride between pixels */
+  size_t out_stride;
+} lqc_conv_tile;
+
 /* ---- Pools ------------------------------------------------------------------------------------------------------ */
 
 /* The taps of a window that are inside the image; at least one. */
@@ -242,6 +262,8 @@ typedef struct lqc_kernels {
                       const uint64_t *invert);
   const lqc_int8_kernel *int8_conv;
   void (*int8_depthwise)(const lqc_depthwise_pixel *pixel);
+  void (*conv_f32)(const lqc_conv_tile *tile);
+  void (*depthwise_f32)(const lqc_conv_tile *tile); /* depth 1: channel c reads input channel c */
   /* Elements of one output pixel: the largest of its taps, and their sum, which fits. */
   void (*max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n);
   void (*sum_i8)(int32_t *sums, const lqc_pool_taps *taps, size_t n);

@@ -22,6 +22,8 @@
   void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
 
 #define LQC_DECLARE_PLAIN_KERNELS(isa)                                                      \
+  void lqc_conv_f32_##isa(const lqc_conv_tile *tile);                                       \
+  void lqc_depthwise_f32_##isa(const lqc_conv_tile *tile);                                  \
   void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                          \
   void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                  \
   void lqc_sum_i8_##isa(int32_t *sums, const lqc_pool_taps *taps, size_t n);                \

@@ -17,6 +17,8 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
       .bitpack_i16 = lqc_bitpack_i16_scalar,
       .int8_conv = &lqc_int8_conv_scalar,
       .int8_depthwise = lqc_int8_depthwise_scalar,
+      .conv_f32 = lqc_conv_f32_scalar,
+      .depthwise_f32 = lqc_depthwise_f32_scalar,
       .max_i8 = lqc_max_i8_scalar,
       .sum_i8 = lqc_sum_i8_scalar,
       .quantize_i8 = lqc_quantize_i8_scalar,
@@ -37,6 +39,8 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
     kernels->bitpack_i8 = lqc_bitpack_i8_##name;              \
     kernels->int8_conv = &lqc_int8_conv_##name;               \
     kernels->int8_depthwise = lqc_int8_depthwise_##plain;     \
+    kernels->conv_f32 = lqc_conv_f32_##plain;                 \
+    kernels->depthwise_f32 = lqc_depthwise_f32_##plain;       \
     kernels->max_i8 = lqc_max_i8_##plain;                     \
     kernels->sum_i8 = lqc_sum_i8_##plain;                     \
     kernels->quantize_i8 = lqc_quantize_i8_##plain;           \
