@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 ROW, BOX_WIDTH, BOX_HEIGHT, TEXT = 30, 460, 22, 12  # pixels
 LANE = 12  # between arcs that pass each other
+LETTERS = 64  # that a box holds
 BINS = 32
 CHART_WIDTH, CHART_HEIGHT = 320, 60
 
@@ -39,9 +40,15 @@ def graph_chart(labels: Sequence[str], classes: Sequence[str], edges: Sequence[t
         y = ROW // 2 + ROW * row
         parts.append(
             f'<rect class="{escape(name)}" x="{left}" y="{y}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="3"/>'
-            f'<text x="{left + 8}" y="{y + BOX_HEIGHT - 7}" font-size="{TEXT}">{escape(label)}</text>'
+            f'<text x="{left + 8}" y="{y + BOX_HEIGHT - 7}" font-size="{TEXT}">{_shortened(label)}</text>'
         )
     return "".join(parts) + "</svg>"
+
+
+def _shortened(label: str) -> str:
+    """What fits the box, and the whole label where the pointer rests."""
+    short = label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"
+    return f"<title>{escape(label)}</title>{escape(short)}"
 
 
 def _lanes(edges: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], int]:

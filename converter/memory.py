@@ -30,6 +30,9 @@ FIRST_BY_PIXEL: Mapping[type[ir.Op], int] = {
     ir.Affine: 0,
     ir.Softmax: 0,
     ir.Elementwise: 0,
+    ir.Arithmetic: 0,
+    ir.PReLU: 0,
+    ir.Function: 0,
     ir.BinaryConv2D: 1,
     ir.Int8Conv2D: 1,
 }

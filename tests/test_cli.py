@@ -14,6 +14,7 @@ import pytest
 from support import IMAGE, dyadic_images, program, run_program, small_vgg
 
 import larq_clip.converter
+from larq_clip.cli.inspect import describe_file
 
 PROGRAMS = ["larq-clip run", "larq-clip-run"]
 
@@ -168,14 +169,25 @@ def test_commands_that_need_no_tensorflow_do_not_import_it(files):
 @pytest.mark.parametrize("name", ["model.h5", "model.keras", "saved_model"])
 def test_convert_every_kind_of_file(name, files, keras_model, model_bytes):
     keras_model.save(files / name)
-    run = run_program([*program("larq-clip"), "convert", name, "-o", "converted.lcb"], cwd=files)
+    more = ["--report", "new/report"] if name == "model.h5" else []
+    run = run_program([*program("larq-clip"), "convert", name, "-o", "converted.lcb", *more], cwd=files)
     assert run.returncode == 0, run.stderr
+    if more:
+        page = (files / "new/report/index.html").read_text(encoding="utf-8")
+        assert all(op["kernel"] in page for op in describe_file(files / "converted.lcb")["ops"])
     from larq_clip import Interpreter
 
     images = dyadic_images(5)
     np.testing.assert_array_equal(
         Interpreter(files / "converted.lcb").predict(images), Interpreter(model_bytes).predict(images)
     )
+
+
+def test_a_report_needs_a_folder(files):
+    run = run_program(
+        [*program("larq-clip"), "convert", "none.h5", "-o", "converted.lcb", "--report", "model.lcb"], cwd=files
+    )
+    assert run.returncode == 2 and "model.lcb" in run.stderr, run.stderr
 
 
 @pytest.mark.parametrize("name, word", [("none.h5", "none.h5"), ("images.npy", ".npy"), ("broken.h5", "broken.h5")])

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from larq_clip.cli.inspect import report_option, write_report
 from larq_clip.cli.load import model_options, open_model
 from larq_clip.errors import VerificationError
 from larq_clip.files import atomic_write, write_target
@@ -20,6 +21,7 @@ from larq_clip.files import atomic_write, write_target
     "--verify/--no-verify", default=True, show_default=True, help="Compare every layer with Keras before writing."
 )
 @click.option("--samples", type=click.IntRange(1), default=2, show_default=True, help="Random images to compare on.")
+@report_option
 def convert(
     model: str,
     weights: str | None,
@@ -28,6 +30,7 @@ def convert(
     output: Path,
     verify: bool,
     samples: int,
+    report: Path | None,
 ) -> None:
     """Convert MODEL to a model file for the C runtime.
 
@@ -53,6 +56,7 @@ def convert(
             except VerificationError as error:
                 raise VerificationError(f"{error}. Nothing was written; --no-verify writes the file as it is") from None
     atomic_write(output, data)
+    write_report(report, data)
     weights_count = sum(int(weight.shape.num_elements()) for weight in keras_model.weights)
     click.echo(f"{output}: {len(data):,} bytes ({4 * weights_count / len(data):.1f} times smaller than float32)")
     click.echo(summary(data))

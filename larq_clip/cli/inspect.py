@@ -35,12 +35,22 @@ def describe_bytes(data: bytes) -> dict[str, Any]:
     return {**description, "isa": interpreter.isa, "session_bytes": interpreter.session_bytes}
 
 
-def write_report(folder: Path, data: bytes) -> None:
-    """Write index.html on the bytes of a model file into a folder, which is made where there is none.
+# Option of `larq-clip convert`.
+report_option = click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for a page, index.html, on what became of each layer.",
+)
+
+
+def write_report(folder: Path | None, data: bytes) -> None:
+    """Write index.html on the bytes of a model file into a folder, if one is given; it is made where there is none.
 
     Raises:
         OSError: where that is not possible.
     """
+    if folder is None:
+        return
     from larq_clip.converter import html_report
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,9 @@ static bool reads_by_pixel(const lqc_op *op, uint32_t place) {
   case LQC_OP_AFFINE:
   case LQC_OP_SOFTMAX:
   case LQC_OP_ELEMENTWISE:
+  case LQC_OP_ARITHMETIC: /* of an operand that repeats pixels, the shape is another */
+  case LQC_OP_PRELU:
+  case LQC_OP_FUNCTION:
     return true;
   case LQC_OP_BINARY_CONV_2D:
   case LQC_OP_INT8_CONV_2D:

@@ -63,7 +63,8 @@ def test_outputs_of_another_size_are_apart_from_the_inputs():
 
 
 # Types of ops and the inputs over which they may write, as schema/FORMAT.md has it.
-IN_PLACE = {"Affine": 0, "Softmax": 0, "Elementwise": 0, "BinaryConv2D": 1, "Int8Conv2D": 1}
+IN_PLACE = dict.fromkeys(["Affine", "Arithmetic", "Elementwise", "Function", "PReLU", "Softmax"], 0)
+IN_PLACE |= {"BinaryConv2D": 1, "Int8Conv2D": 1}
 
 
 def replaced_inputs(graph: ir.Graph, op: ir.Op, plan: memory.Plan) -> set[str]:

@@ -36,18 +36,28 @@ def accepted(load, data: bytes) -> bool:
 
 @st.composite
 def float_networks(draw) -> ir.Graph:
-    """Norms, reshapes, pools of one pixel and a softmax, in a row, of which some are outputs."""
+    """Sums, activations, reshapes, pools of one pixel and softmaxes in a row, of which some are outputs."""
     sketch = Sketch((2, 3, draw(st.sampled_from([1, 4, 16]))))
+    sketch.pool("mean", 2, ir.AveragePool2D)
     names = ["x"]
     for i in range(draw(st.integers(2, 6))):
         source = draw(st.sampled_from(names[-2:]))
-        kind = draw(st.sampled_from(["relu", "relu", "flatten", "pool", "softmax"]))
+        kind = draw(st.sampled_from(["relu", "flatten", "pool", "softmax", "sum", "prelu", "tanh"]))
         if kind == "pool" and len(sketch.tensors[source].shape) == 3:
             sketch.pool(f"t{i}", 1, source=source)
         elif kind == "flatten":
             sketch.flatten(f"t{i}", source)
         elif kind == "softmax":
             sketch.add(ir.Softmax, f"t{i}", source=source)
+        elif kind == "tanh":
+            sketch.add(ir.Function, f"t{i}", source=source, kind=ir.FunctionKind.TANH)
+        elif kind == "prelu":
+            sketch.prelu(f"t{i}", source=source)
+        elif kind == "sum":
+            shape = sketch.tensors[source].shape
+            others = [name for name in names if sketch.tensors[name].shape == shape]
+            others += ["mean"] if shape == sketch.tensors["x"].shape else []  # repeated over all pixels
+            sketch.arithmetic(f"t{i}", "ADD", draw(st.sampled_from(others)), source=source)
         else:
             sketch.relu(f"t{i}", source)
         names.append(f"t{i}")
@@ -91,7 +101,7 @@ def test_they_agree_on_every_output_over_every_input(network):
 
 
 @QUICK
-@given(networks(), st.sampled_from([1, 3]))
+@given(st.one_of(networks(), float_networks()), st.sampled_from([1, 3]))
 def test_in_place_changes_nothing(network, threads):
     graph = pipeline.lower(network)
     data = writer.write(graph)
@@ -101,15 +111,28 @@ def test_in_place_changes_nothing(network, threads):
         np.testing.assert_array_equal(one, other)
 
 
-SAME_SIZE = ("Affine", "Softmax", "Elementwise", "MaxPool2D", "AveragePool2D", "Conv2D", "BinaryConv2D", "Reshape")
+ALLOWED = ("Affine", "Arithmetic", "Elementwise", "Function", "PReLU", "Softmax", "Reshape")
+SAME_SIZE = (*ALLOWED, "AveragePool2D", "BinaryConv2D", "Conv2D", "DepthToSpace", "MaxPool2D", "Slice")
 
 
 @pytest.mark.parametrize("kind", SAME_SIZE)
 def test_ops_that_may_write_over_their_input(kind):
     """Each op with an output as large as its input, and nothing else wrong with the plan."""
     sketch = Sketch((3, 3, 8)).relu("a")
-    if kind in ("Affine", "Softmax"):
-        sketch.relu("b") if kind == "Affine" else sketch.add(ir.Softmax, "b")
+    if kind == "Affine":
+        sketch.relu("b")
+    elif kind == "Softmax":
+        sketch.add(ir.Softmax, "b")
+    elif kind == "Function":
+        sketch.add(ir.Function, "b", kind=ir.FunctionKind.SIGMOID)
+    elif kind == "Arithmetic":
+        sketch.arithmetic("b", "MULTIPLY", "x")
+    elif kind == "PReLU":
+        sketch.prelu("b")
+    elif kind == "Slice":
+        sketch.slice("b", (3, 3, 8), begin_h=1)
+    elif kind == "DepthToSpace":
+        sketch.depth_to_space("b", 1, 1)
     elif kind in ("MaxPool2D", "AveragePool2D"):
         sketch.pool("b", 1, getattr(ir, kind))
     elif kind == "Conv2D":
@@ -124,5 +147,4 @@ def test_ops_that_may_write_over_their_input(kind):
     op = next(op for op in graph.ops[1:] if op.type == kind)
     offsets = {name: i << 16 for i, name in enumerate(graph.tensors)}
     data = write(graph, {**offsets, op.output: offsets[op.input]})
-    allowed = kind in ("Affine", "Softmax", "Elementwise", "Reshape")
-    assert accepted(reader.read, data) == accepted(Interpreter, data) == allowed
+    assert accepted(reader.read, data) == accepted(Interpreter, data) == (kind in ALLOWED)
