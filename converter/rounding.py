@@ -15,8 +15,11 @@ other, element by element. It is found by going through the ops, with E = 0 at t
   p changes most where its own input rises by max E and all others fall by it: by p (1 - p) (e^(2 max E) - 1) at most.
 - Integers and bits are rounded by rule, not by chance: where E(in) is 0 it stays 0, else it is the change over v - E
   and v + E, so that a sign may differ only where |v| <= E.
+- Where a kernel is binary with a scale, or inputs are levels such as 1/3, the graph sums integers, and Keras multiples
+  of the scale in float32: it is off by gamma(n) S more, which the caller gives.
 
-So whatever consists of integers has E = 0: it is compared exactly.
+So whatever consists of integers has E = 0: it is compared exactly. A program may also take numbers below the smallest
+normal one, 2^-126, for zero, as TensorFlow does: an input below it has its magnitude as E.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +39,7 @@ from larq_clip.converter.ir import DType, Tensor, image_shape
 
 Reals = NDArray[np.float64]
 UNIT = 2.0**-24
+SMALLEST_NORMAL = 2.0**-126
 OTHER_ROUNDINGS = 8
 MOST_CORNERS = 4  # inputs with a difference whose signs are tried in all combinations
 # They hand numbers on as they are, or round integers that are given exactly.
@@ -65,8 +70,17 @@ def stored(numbers: Reals, tensor: Tensor) -> NDArray:
     return numbers.astype(np.float32)
 
 
-def enclose(graph: ir.Graph, name: str, known: Mapping[str, NDArray]) -> Enclosed:
+def sum_error(terms: int, magnitudes: float) -> float:
+    """gamma(n) S: how far a float32 sum may be from an exact one."""
+    return terms * UNIT / (1 - terms * UNIT) * magnitudes
+
+
+def enclose(
+    graph: ir.Graph, name: str, known: Mapping[str, NDArray], sums: Mapping[str, float] = MappingProxyType({})
+) -> Enclosed:
     """A tensor, from known tensors, arrays ``(batch, ...)`` as the evaluators take them, and how far it may be off.
+
+    `sums` says of tensors that the graph computes exactly how far a program may be off that sums float32.
 
     Raises:
         KeyError: where it depends on an input of the graph that is not known.
@@ -80,6 +94,7 @@ def enclose(graph: ir.Graph, name: str, known: Mapping[str, NDArray]) -> Enclose
                 raise KeyError(wanted)
             inputs = [visit(source) for source in op.inputs]
             results = _through(op, inputs, graph.sources(op), graph.results(op))
+            results = [x._replace(error=x.error + sums.get(n, 0.0)) for n, x in zip(op.outputs, results, strict=True)]
             found.update(zip(op.outputs, results, strict=True))
         return found[wanted]
 
@@ -87,6 +102,7 @@ def enclose(graph: ir.Graph, name: str, known: Mapping[str, NDArray]) -> Enclose
 
 
 def _through(op: ir.Op, inputs: Sequence[Enclosed], sources: list[Tensor], results: list[Tensor]) -> list[Enclosed]:
+    inputs = [_flushed(x) if source.dtype is DType.FLOAT32 else x for x, source in zip(inputs, sources, strict=True)]
     arrays = op.evaluate([x.array for x in inputs], sources, results)
     outputs = [Enclosed(array, np.zeros(array.shape)) for array in arrays]
     uncertain = any(np.any(x.error) for x in inputs)
@@ -100,6 +116,13 @@ def _through(op: ir.Op, inputs: Sequence[Enclosed], sources: list[Tensor], resul
         else out
         for out, result in zip(outputs, results, strict=True)
     ]
+
+
+def _flushed(x: Enclosed) -> Enclosed:
+    """Numbers below the smallest normal one may count as 0."""
+    magnitude = np.abs(x.array.astype(np.float64))
+    tiny = (magnitude > 0) & (magnitude < SMALLEST_NORMAL)
+    return x._replace(error=np.where(tiny, np.maximum(x.error, magnitude), x.error)) if np.any(tiny) else x
 
 
 def _spread(
@@ -169,8 +192,7 @@ def _rounding(op: ir.Op, inputs: Sequence[Enclosed], out: Enclosed, sources: lis
             if all(source.dtype is DType.FLOAT32 for source in sources):
                 (largest,) = _with_magnitudes(op).evaluate(magnitudes, sources, [result])
                 total = np.maximum(total, np.abs(largest))
-        # Half the smallest number is what rounding to a subnormal one changes.
-        return gamma * total + n * float(np.finfo(np.float32).smallest_subnormal)
+        return gamma * total + n * SMALLEST_NORMAL
 
 
 def _roundings(op: ir.Op, result: Tensor) -> int:
@@ -199,4 +221,4 @@ def _up(numbers: Reals) -> NDArray[np.float32]:
     return np.nextafter(numbers.astype(np.float32), np.float32(np.inf))
 
 
-__all__ = ["Enclosed", "enclose", "reals", "stored"]
+__all__ = ["Enclosed", "enclose", "reals", "stored", "sum_error"]

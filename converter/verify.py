@@ -43,6 +43,7 @@ class Reference(Protocol):
 
     graph: ir.Graph
     layers: frozenset[str]
+    sums: Mapping[str, float]
 
     def shape(self, name: str, bits: bool) -> tuple[int, ...] | None: ...
 
@@ -250,7 +251,7 @@ class _Checks:
             # Exact integers that the file has as float32 only are rounded there.
             if source.dtype is not DType.FLOAT32 or target.dtype is DType.FLOAT32:
                 known[other] = stored(reals(arrays[other], source).reshape(1, *target.shape), target)
-        return rounding.enclose(imported, name, known).error
+        return rounding.enclose(imported, name, known, self._reference.sums).error
 
 
 def _differs(expected: Reals, found: Reals) -> NDArray[np.bool_]:

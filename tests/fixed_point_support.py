@@ -9,6 +9,7 @@ import numpy as np
 
 from larq_clip.converter import ir, pipeline, reader, writer
 from larq_clip.converter.ir import DType
+from larq_clip.converter.rounding import reals
 
 SHAPE = (8, 8, 3)
 
@@ -168,13 +169,6 @@ def quantized(make: Callable[[], Any], seed: int = 0, step: Any = "auto", **argu
 
 
 # ---- The check ------------------------------------------------------------------------------------------------------
-
-
-def reals(array: np.ndarray, tensor: ir.Tensor) -> np.ndarray:
-    """What a tensor stands for, in float64, exactly."""
-    if tensor.dtype in ir.INTEGERS:
-        return np.ldexp(array.astype(np.float64), -tensor.scale_bits)
-    return ir.values(array, tensor).astype(np.float64)
 
 
 def keras_outputs(model, x: np.ndarray) -> dict[str, np.ndarray]:

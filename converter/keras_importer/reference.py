@@ -23,6 +23,7 @@ from larq_clip._binary import PROBES, produces_signs
 from larq_clip._keras import keras, lq, tf
 from larq_clip.converter import ir
 from larq_clip.converter.keras_importer import import_model
+from larq_clip.converter.rounding import sum_error
 
 Key = tuple[str, int]  # the model's place inside of others, and the id of one of its tensors
 MOVES = (
@@ -83,6 +84,8 @@ class KerasReference:
     Attributes:
         graph: the model as it is imported.
         layers: names of all calls.
+        sums: of layers that the graph computes in integers and Keras with rounding, the tensor in front of the
+            activation, and how far Keras may be off; see `larq_clip.converter.rounding`.
 
     Raises:
         larq_clip.ConversionError: where the model cannot be converted.
@@ -101,6 +104,17 @@ class KerasReference:
             if call.quantizer is not None and call.quantizer is not call.layer and len(call.sources) == 1:
                 self._quantized[f"{call.name}:input"] = call
         self.layers = frozenset(call.name for call in self._network.calls)
+        self.sums = self._rounded_sums()
+
+    def _rounded_sums(self) -> dict[str, float]:
+        binary = {op.name for op in self.graph.ops if isinstance(op, ir.BinaryConv2D)}
+        found = {}
+        for call in self._network.calls:
+            if call.name in binary and not getattr(call.layer, "scaled_kernel", False):
+                error = _rounded_sum(call)
+                linear = f"{call.name}:linear"
+                found[linear if linear in self.graph.tensors else call.name] = error
+        return found
 
     def shape(self, name: str, bits: bool) -> tuple[int, ...] | None:
         """Shape without the batch of what Keras computes under the name of a tensor.
@@ -174,6 +188,25 @@ def _add_model(network: _Network, node: Any, name: str, prefix: str, results: li
     network.same.update(((f"{name}/", id(i)), (prefix, id(t))) for i, t in zip(inner.inputs, given))
     network.same.update(((prefix, id(t)), (f"{name}/", id(o))) for t, o in zip(results, inner.outputs))
     _add_calls(network, inner, f"{name}/")
+
+
+def _rounded_sum(call: Call) -> float:
+    """How far the sum of a layer with quantizers may be from the exact one; 0 where its terms are integers."""
+    inputs = np.ones(1) if call.quantizer is None else np.abs(np.asarray(call.quantizer(tf.constant(_probes()))))
+    terms, magnitudes, exact = 1, float(inputs.max()), bool(np.all(inputs == np.round(inputs)))
+    with lq.context.quantized_scope(True):
+        kernels = [np.abs(np.asarray(tf.convert_to_tensor(getattr(call.layer, name)))) for name in _kernels(call.layer)]
+    for kernel in kernels:
+        # Output channels are the last axis, of transposed convolutions the one before.
+        sums = [np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1).sum(axis=1).max() for axis in (-1, -2)]
+        terms, magnitudes = terms * kernel.size // min(kernel.shape[-2:]), magnitudes * float(max(sums))
+        mantissas = np.frexp(kernel[kernel > 0])[0]
+        exact = exact and bool(np.all(mantissas == 0.5)) and len(np.unique(kernel[kernel > 0])) <= 1
+    return 0.0 if exact else sum_error(terms, magnitudes)
+
+
+def _kernels(layer: Any) -> list[str]:
+    return [name for name in ("kernel", "depthwise_kernel", "pointwise_kernel") if hasattr(layer, name)]
 
 
 def _read_by(node: Any) -> list[Any]:

@@ -201,6 +201,68 @@ def test_layers_that_share_signs_calls_and_outputs():
     assert "b" in mismatch.layer.split("+") and mismatch.tensor == "e:input" and mismatch.place[-1] == 2
 
 
+def as_if_trained(model):
+    """Batch norms that fit random images, and scales of both signs."""
+    from larq_clip._keras import keras
+    from larq_clip.converter import random_images
+
+    rng = np.random.default_rng(0)
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(random_images(16, tuple(model.input_shape[1:]), seed=9), training=True)
+    for norm in norms:
+        norm.gamma.assign(rng.uniform(0.5, 2, norm.gamma.shape) * rng.choice([-1, 1], norm.gamma.shape))
+    return model
+
+
+def test_a_model_inside_of_a_model():
+    from larq_clip._keras import keras, lq
+
+    binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
+    a = keras.Input((6, 6, 8), name="inner_input")
+    b = keras.layers.BatchNormalization(name="norm")(
+        lq.layers.QuantConv2D(8, 3, padding="same", name="conv", **binary)(a)
+    )
+    inner = keras.Model(a, keras.layers.Add(name="add")([a, b]), name="inner")
+    x = keras.Input((6, 6, 3), name="image")
+    y = inner(keras.layers.Conv2D(8, 1, name="stem")(x))
+    model = as_if_trained(keras.Model(x, keras.layers.Dense(4, name="dense")(keras.layers.Flatten(name="flat")(y))))
+    data = convert_keras_model(model)
+    found = verify_keras_model(model, data).require()
+    assert {"stem", "inner/conv:input", "dense"} <= set(found.tensors)
+    wrong, _ = changed(data, "BinaryConv2D", 0, weights=at((3, 1, 1), lambda bits: 1 - bits))
+    mismatch = verify_keras_model(model, wrong, constants=False).mismatch
+    assert "inner/conv" in mismatch.layer and mismatch.place[-1] == 3
+
+
+@pytest.mark.parametrize(
+    "quantizers",
+    [("ste_sign", "magnitude_aware_sign"), ("dorefa_quantizer", "ste_sign"), ("ste_heaviside", "ste_sign")],
+    ids=" ".join,
+)
+def test_sums_that_keras_rounds_and_the_device_does_not(quantizers):
+    """Scaled kernels and levels: the distance is allowed for, and a turned weight found nevertheless."""
+    from larq_clip._keras import keras, lq
+
+    first, second = quantizers
+    layers = [keras.layers.Conv2D(12, 3, name="stem"), keras.layers.BatchNormalization(name="norm")]
+    for name in ("conv", "conv_2"):
+        layers.append(
+            lq.layers.QuantConv2D(
+                16, 3, name=name, input_quantizer=first, kernel_quantizer=second, use_bias=False, padding="same"
+            )
+        )
+        layers.append(keras.layers.BatchNormalization(name=f"{name}_norm"))
+    model = as_if_trained(keras.Sequential([keras.layers.InputLayer((9, 9, 3), name="image"), *layers]))
+    data = convert_keras_model(model)
+    found = verify_keras_model(model, data, samples=8).require()
+    assert found.allowed["conv_2_norm"] < 0.1
+    wrong, layer = changed(data, "BinaryConv2D", -1, weights=at((5, 1, 1, slice(0, 6)), lambda bits: 1 - bits))
+    mismatch = verify_keras_model(model, wrong, samples=8, constants=False).mismatch
+    assert mismatch.place[-1] == 5 and "conv_2" in mismatch.layer
+
+
 def test_another_model_is_refused(model_of):
     data = model_of("clipped")[1]
     with pytest.raises(VerificationError, match="the file's inputs are 'input_.*, and the model's 'image'"):
@@ -313,3 +375,10 @@ def test_bounds_go_through_batch_norm_pool_and_softmax():
         difference = np.abs(arrays[name].astype(float) - others[name])
         assert difference.max() > 0 and np.all(difference <= error), name
         assert error.max() < 2e-3 * max(1, np.abs(arrays[name]).max()), name
+
+
+def test_numbers_below_the_smallest_normal_one_may_be_zero():
+    """TensorFlow takes them for 0, the runtime does not: 1e-40 times 1e30 is 1e-10 or 0."""
+    graph = Sketch((2,)).add(ir.Affine, "product", multiplier=np.array([1e30, 1e30], "f")).graph()
+    error = rounding.enclose(graph, "product", {"x": np.array([[1e-40, 1e-30]], "f")}).error[0]
+    assert 1e-10 <= error[0] < 1.1e-10 and error[1] < 1e-5

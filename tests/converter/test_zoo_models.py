@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from zoo_support import CASES, quantized
 
-from larq_clip.converter import convert_keras_model, reader, report
+from larq_clip.converter import convert_keras_model, reader, report, verify_keras_model
 from larq_clip.converter.ir import DType
 from larq_clip.errors import ConversionError
 from larq_clip.interpreter import Interpreter
@@ -33,6 +33,8 @@ def test_zoo_models_are_exact(name):
     # These models need no autograph, and converting their many layers takes most of the time.
     model, x = tf.autograph.experimental.do_not_convert(quantized)(name)
     data = convert_keras_model(model)
+    verified = verify_keras_model(model, data, x, constants=False).require()
+    assert len(verified.tensors) > CASES[name].binary and not verified.flipped
     runtime = Interpreter(data, keep_tensors=True).tensors(x)
     logits = model.layers[-1].input
     before, expected = keras.Model(model.inputs, [logits, model.output])(x, training=False)
