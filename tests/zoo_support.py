@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 CLASSES = 5
+EVERYTHING = os.environ.get("LARQ_CLIP_ALL_ZOO") == "1"
 
 
 class Case(NamedTuple):
-    """Pixels a side, how the model is saved, how many binary layers it has, what stays float, and scaled kernels."""
+    """Pixels a side, how the model is saved, how many binary layers it has, what stays float, scaled kernels, and bits
+    of their inputs."""
 
     size: int
     suffixes: str
     binary: int
     floats: frozenset = frozenset()
     scaled: bool = False
+    planes: int = 1
 
 
 # XNORNet ends in a valid 6x6 convolution, so images of fewer than 217 pixels leave nothing for it.
@@ -28,7 +32,7 @@ CASES = {
     "BinaryDenseNet45": Case(50, "h5", 40),
     "BinaryResNetE18": Case(64, "h5", 16),
     "BiRealNet": Case(32, "h5", 16, scaled=True),
-    "DoReFaNet": Case(96, "h5", 0, scaled=True),
+    "DoReFaNet": Case(96, "h5", 6, scaled=True, planes=2),
     "MeliusNet22": Case(32, "h5", 34),
     "QuickNet": Case(32, "h5", 16),
     "QuickNetLarge": Case(32, "h5", 32),
@@ -36,6 +40,8 @@ CASES = {
     "RealToBinaryNet": Case(32, "h5", 16, frozenset({"Multiply", "PReLU"})),
     "XNORNet": Case(217, "h5", 6, scaled=True),
 }
+# All but DoReFaNet, whose inputs have 2 bits: clip_model refuses it.
+CLIPPED = tuple(name for name in CASES if CASES[name].planes == 1)
 
 
 def factory(name: str) -> Any:
