@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,10 +89,34 @@ def as_if_trained(model: Any, x: np.ndarray) -> None:
             layer.alpha.assign(rng.uniform(-0.2, 0.5, layer.alpha.shape))
 
 
-def quantized(name: str, step: Any = "auto"):
-    """A model of the zoo, clipped and quantized, and the images that calibrated it."""
-    from larq_clip.models import clip_model, quantize_model
+def clipped(name: str, step: Any = "auto"):
+    """A model of the zoo, clipped, and the images that calibrated it."""
+    from larq_clip.models import clip_model
 
     model, x = trained(name)
-    calibration = {"calibration_data": x} if step == "auto" else {}
-    return quantize_model(clip_model(model, step=step, **calibration), x), x
+    return clip_model(model, step=step, **({"calibration_data": x} if step == "auto" else {})), x
+
+
+def quantized(name: str, step: Any = "auto"):
+    """A model of the zoo, clipped and quantized, and the images that calibrated it."""
+    from larq_clip.models import quantize_model
+
+    model, x = clipped(name, step)
+    return quantize_model(model, x), x
+
+
+def record(name: str, fidelity: str, data: bytes, *, exact: bool, seconds: float) -> None:
+    """Note a model that was converted and compared, in the JSON file that LARQ_CLIP_ZOO_RESULTS names, if it does."""
+    from larq_clip.converter import report
+
+    if "LARQ_CLIP_ZOO_RESULTS" not in os.environ:
+        return
+    path = Path(os.environ["LARQ_CLIP_ZOO_RESULTS"])
+    rows = json.loads(path.read_text()) if path.exists() else []
+    keys = ("file_bytes", "ideal_weight_bytes", "arena_bytes", "arena_lower_bound_bytes")
+    described = report.describe(data)
+    row = {"model": name, "fidelity": fidelity, "converts": True, "exact": exact}
+    row |= {key: described[key] for key in keys} | {"seconds": round(seconds, 1)}
+    others = [r for r in rows if (r["model"], r["fidelity"]) != (name, fidelity)]
+    rows = sorted([*others, row], key=lambda r: (r["model"], r["fidelity"]))
+    path.write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")

@@ -5,9 +5,11 @@ Four of them; all with LARQ_CLIP_ALL_ZOO=1, which takes minutes.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
-from zoo_support import CLIPPED, EVERYTHING, quantized
+from zoo_support import CLIPPED, EVERYTHING, quantized, record
 
 from larq_clip.converter import convert_keras_model, reader, report, verify_keras_model
 from larq_clip.converter.ir import DType
@@ -27,11 +29,14 @@ def test_zoo_models_are_exact(name):
 
     # These models need no autograph, and converting their many layers takes most of the time.
     model, x = tf.autograph.experimental.do_not_convert(quantized)(name)
+    start = time.perf_counter()
     data = convert_keras_model(model)
+    seconds = time.perf_counter() - start
     described = report.describe(data)
     assert described["size_ratio"] <= 1.05 and described["arena_ratio"] <= 1.10
     if name in FLOAT_PARTS:
         verify_keras_model(model, data, x).require()
+        record(name, "integer", data, exact=True, seconds=seconds)
         return
     runtime = Interpreter(data, keep_tensors=True).tensors(x)
     logits = model.layers[-1].input
@@ -45,3 +50,4 @@ def test_zoo_models_are_exact(name):
     np.testing.assert_array_equal(runtime[softmax.input], np.asarray(before).astype(np.float32))
     floats = {tensor for tensor, info in graph.tensors.items() if info.dtype is DType.FLOAT32}
     assert floats == {*graph.inputs, softmax.input, softmax.output}
+    record(name, "integer", data, exact=True, seconds=seconds)
