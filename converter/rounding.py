@@ -13,6 +13,8 @@ other, element by element. It is found by going through the ops, with E = 0 at t
 - The first term is what a difference of the inputs becomes: sum |w| E(in) for a layer with weights; for other ops the
   largest change of the result over v - E and v + E, which bounds it because they are monotone in each input. A softmax
   p changes most where its own input rises by max E and all others fall by it: by p (1 - p) (e^(2 max E) - 1) at most.
+- A scaled sum of integers, which is exact up to its scale, Keras may sum product by product: then S is |s| times the
+  largest sum, and n as many products as that has.
 - Integers and bits are rounded by rule, not by chance: where E(in) is 0 it stays 0, else it is the change over v - E
   and v + E, so that a sign may differ only where |v| <= E.
 - Where a kernel is binary with a scale, or inputs are levels such as 1/3, the graph sums integers, and Keras multiples
@@ -189,6 +191,8 @@ def _rounding(op: ir.Op, inputs: Sequence[Enclosed], out: Enclosed, sources: lis
         else:
             offset = getattr(op, "offset", None)
             total = value if offset is None else value + 2 * np.abs(offset)
+            if isinstance(op, ir.Affine) and op.largest_sum and op.multiplier is not None:
+                total = np.maximum(total, np.abs(op.multiplier) * np.float64(op.largest_sum))
             if all(source.dtype is DType.FLOAT32 for source in sources):
                 (largest,) = _with_magnitudes(op).evaluate(magnitudes, sources, [result])
                 total = np.maximum(total, np.abs(largest))
@@ -200,7 +204,7 @@ def _roundings(op: ir.Op, result: Tensor) -> int:
     if weights is not None:
         terms = weights.size // max(1, result.channels)
     else:
-        terms = 0 if window is None else window.taps
+        terms = getattr(op, "largest_sum", 0) if window is None else window.taps
     return terms + len(op.inputs) + OTHER_ROUNDINGS
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 CLASSES = 5
+EVERYTHING = os.environ.get("LARQ_CLIP_ALL_ZOO") == "1"
 
 
 class Case(NamedTuple):
-    """Pixels a side, how the model is saved, how many binary layers it has, what stays float, and scaled kernels."""
+    """Pixels a side, how the model is saved, how many binary layers it has, what stays float, scaled kernels, and bits
+    of their inputs."""
 
     size: int
     suffixes: str
     binary: int
     floats: frozenset = frozenset()
     scaled: bool = False
+    planes: int = 1
 
 
 # XNORNet ends in a valid 6x6 convolution, so images of fewer than 217 pixels leave nothing for it.
@@ -28,7 +34,7 @@ CASES = {
     "BinaryDenseNet45": Case(50, "h5", 40),
     "BinaryResNetE18": Case(64, "h5", 16),
     "BiRealNet": Case(32, "h5", 16, scaled=True),
-    "DoReFaNet": Case(96, "h5", 0, scaled=True),
+    "DoReFaNet": Case(96, "h5", 6, scaled=True, planes=2),
     "MeliusNet22": Case(32, "h5", 34),
     "QuickNet": Case(32, "h5", 16),
     "QuickNetLarge": Case(32, "h5", 32),
@@ -36,6 +42,8 @@ CASES = {
     "RealToBinaryNet": Case(32, "h5", 16, frozenset({"Multiply", "PReLU"})),
     "XNORNet": Case(217, "h5", 6, scaled=True),
 }
+# All but DoReFaNet, whose inputs have 2 bits: clip_model refuses it.
+CLIPPED = tuple(name for name in CASES if CASES[name].planes == 1)
 
 
 def factory(name: str) -> Any:
@@ -81,10 +89,34 @@ def as_if_trained(model: Any, x: np.ndarray) -> None:
             layer.alpha.assign(rng.uniform(-0.2, 0.5, layer.alpha.shape))
 
 
-def quantized(name: str, step: Any = "auto"):
-    """A model of the zoo, clipped and quantized, and the images that calibrated it."""
-    from larq_clip.models import clip_model, quantize_model
+def clipped(name: str, step: Any = "auto"):
+    """A model of the zoo, clipped, and the images that calibrated it."""
+    from larq_clip.models import clip_model
 
     model, x = trained(name)
-    calibration = {"calibration_data": x} if step == "auto" else {}
-    return quantize_model(clip_model(model, step=step, **calibration), x), x
+    return clip_model(model, step=step, **({"calibration_data": x} if step == "auto" else {})), x
+
+
+def quantized(name: str, step: Any = "auto"):
+    """A model of the zoo, clipped and quantized, and the images that calibrated it."""
+    from larq_clip.models import quantize_model
+
+    model, x = clipped(name, step)
+    return quantize_model(model, x), x
+
+
+def record(name: str, fidelity: str, data: bytes, *, exact: bool, seconds: float) -> None:
+    """Note a model that was converted and compared, in the JSON file that LARQ_CLIP_ZOO_RESULTS names, if it does."""
+    from larq_clip.converter import report
+
+    if "LARQ_CLIP_ZOO_RESULTS" not in os.environ:
+        return
+    path = Path(os.environ["LARQ_CLIP_ZOO_RESULTS"])
+    rows = json.loads(path.read_text()) if path.exists() else []
+    keys = ("file_bytes", "ideal_weight_bytes", "arena_bytes", "arena_lower_bound_bytes")
+    described = report.describe(data)
+    row = {"model": name, "fidelity": fidelity, "converts": True, "exact": exact}
+    row |= {key: described[key] for key in keys} | {"seconds": round(seconds, 1)}
+    others = [r for r in rows if (r["model"], r["fidelity"]) != (name, fidelity)]
+    rows = sorted([*others, row], key=lambda r: (r["model"], r["fidelity"]))
+    path.write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")

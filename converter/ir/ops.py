@@ -347,11 +347,19 @@ class BatchNorm(UnaryOp):
 
 @dataclass(frozen=True, eq=False)
 class Affine(UnaryOp):
-    """round(round(multiplier[c] * x) + offset[c]) in float32, then the activation; an integer counts as q * 2^-f."""
+    """round(round(multiplier[c] * x) + offset[c]) in float32, then the activation; an integer counts as q * 2^-f.
+
+    Attributes:
+        multiplier: float32 ``(channels,)``, 1 where none.
+        offset: float32 ``(channels,)``, 0 where none.
+        largest_sum: in imported graphs, of a sum of integers that Keras multiplies first, product by product, and then
+            sums in float32: the largest that it can be. It says how Keras rounds and changes nothing; 0 elsewhere.
+    """
 
     multiplier: Floats | None = field(default=None, repr=False)
     offset: Floats | None = field(default=None, repr=False)
     activation: Activation = Activation.NONE
+    largest_sum: int = 0
 
     def compute(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray:
         return self.activation(floats.affine(values(x, source), self.multiplier, self.offset))

@@ -175,10 +175,12 @@ def finished(call: LayerImport, operand: Operand, kernel: Kernel, scale: Floats 
 def _scaled(call: LayerImport, x: Tensor, operand: Operand, kernel: Kernel, output: str) -> Tensor:
     """s / n times an exact sum, one rounding to float32."""
     scale = np.ones(kernel.out_channels) if kernel.scale is None else kernel.scale.astype(np.float64)
-    multiplier = (scale / (1 if operand.is_sign else operand.levels)).astype(np.float32)
+    multiplier = (scale / operand.levels).astype(np.float32)
     if np.all(multiplier == 1):
         return x
-    return call.emit(ir.Affine, x, Tensor(output, DType.FLOAT32, x.shape), multiplier=multiplier)
+    largest = operand.levels * int(np.prod(kernel.values.shape[:3]))
+    result = Tensor(output, DType.FLOAT32, x.shape)
+    return call.emit(ir.Affine, x, result, multiplier=multiplier, largest_sum=largest)
 
 
 def _pad_value(call: LayerImport) -> float:

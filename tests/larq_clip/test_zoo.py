@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from zoo_support import CASES, CLASSES, as_if_trained, images, trained
+from zoo_support import CASES, CLASSES, CLIPPED, as_if_trained, images, trained
 
 from larq_clip import layers
 from larq_clip._keras import keras, lq, tf
@@ -52,7 +52,7 @@ def train_one_step(model, x):
     assert np.mean(moved) > 0.9
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CLIPPED)
 def test_clip_quantize_train_save_load(name, tmp_path):
     # These models need no autograph, and converting their many layers takes most of the time.
     tf.autograph.experimental.do_not_convert(clip_quantize_train_save_load)(name, tmp_path)
