@@ -1,6 +1,8 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "model_builder.h"
 
+#include "guarded_ops.h"
+
 #include <math.h>
 
 /* ---- Describing ----------------------------------------------------------------------------------------------- */
@@ -417,6 +419,7 @@ void close_session(test_session *s) {
 void *run_model(const built_model *m, const void *const *inputs, uint32_t tensor) {
   const lqc_options options = {.threads = lqc_pool_max_threads() == 1 ? 1 : 2, .keep_tensors = 1};
   test_session s = open_session(m, &options);
+  check_guarded_ops(&s.model, 5);
   lqc_tensor_info info;
   lqc_error error;
   for (uint32_t i = 0; i < m->input_count; ++i) {
