@@ -18,8 +18,7 @@ static void check_message(lqc_status status, const lqc_error *error) {
   EXPECT(length > 0 && length < sizeof(error->message) && strchr(error->message, '\n') == NULL, "%s", error->message);
 }
 
-/* The same for every session, whatever is in its memory: small floats, any integers, any bits. */
-static void fill_every_input(const lqc_model *model, lqc_session *session, uint64_t seed) {
+void fill_every_input(const lqc_model *model, lqc_session *session, uint64_t seed) {
   for (size_t i = 0; i < lqc_model_input_count(model); ++i) {
     lqc_tensor_info info;
     EXPECT(lqc_model_tensor_info(model, lqc_model_input_tensor(model, i), &info) == LQC_OK, "input %zu", i);
@@ -79,6 +78,15 @@ static bool takes_long(const lqc_session *session, size_t ops) {
   return false;
 }
 
+static void check_half_memory(const lqc_model *model, const lqc_options *options, size_t bytes, const guarded *memory) {
+  lqc_session *session = NULL;
+  lqc_error error;
+  size_t half = bytes / 128 * 64;
+  lqc_status status = lqc_session_init(&session, model, options, guarded_last(memory, half), half, &error);
+  EXPECT(status == LQC_ERROR_ARENA_TOO_SMALL && session == NULL, "init in half the memory: status %d", (int)status);
+  check_message(status, &error);
+}
+
 static hostile_use use(const uint8_t *data, size_t size, const lqc_options *options, uint64_t seed,
                        const guarded *memory) {
   lqc_model model;
@@ -95,6 +103,10 @@ static hostile_use use(const uint8_t *data, size_t size, const lqc_options *opti
   }
   if (bytes > MOST_BYTES) {
     return used;
+  }
+  static unsigned turn;
+  if (++turn % 8 == 0) {
+    check_half_memory(&model, options, bytes, memory);
   }
   lqc_status status = lqc_session_init(&session, &model, options, guarded_last(memory, bytes), bytes, &error);
   EXPECT(status == LQC_OK, "init after size: %s", error.message);

@@ -1,6 +1,8 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "model_builder.h"
 
+#include "guarded_ops.h"
+
 #include <math.h>
 
 /* ---- Describing ----------------------------------------------------------------------------------------------- */
@@ -425,6 +427,9 @@ void *run_model(const built_model *m, const void *const *inputs, uint32_t tensor
     const lqc_options options = {
         .threads = lqc_pool_max_threads() == 1 ? 1 : 2, .isa = (lqc_isa)isa, .keep_tensors = 1};
     test_session s = open_session(m, &options);
+    if (copy == NULL) { /* once: it takes every instruction set */
+      check_guarded_ops(&s.model, 5);
+    }
     for (uint32_t i = 0; i < m->input_count; ++i) {
       EXPECT(lqc_model_tensor_info(&s.model, m->inputs[i], &info) == LQC_OK, "input %u", i);
       memcpy(lqc_session_input(s.session, i), inputs[i], info.bytes);

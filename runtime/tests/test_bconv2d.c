@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "bconv2d.h"
-#include "model_builder.h"
+#include "guarded_ops.h"
 
 /* ---- Limits --------------------------------------------------------------------------------------------------- */
 
@@ -209,6 +209,9 @@ static void check_case(const conv_case *c, uint64_t *seed) {
     }
     test_session s = open_session(&m, &options);
     lqc_error error;
+    if (isa == LQC_ISA_SCALAR) {
+      check_guarded_ops(&s.model, 5);
+    }
     for (int run = 0; run < 2; ++run) {
       memcpy(lqc_session_input(s.session, 0), m.constants[image].data, m.constants[image].bytes);
       EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "fixed_point_testing.h"
+#include "guarded_ops.h"
 
 typedef struct conv_case {
   fixed_case out;
@@ -58,6 +59,9 @@ static test_session run(const built_model *m, lqc_isa isa, uint64_t *seed) {
   test_session s = open_session(m, &options);
   fill_inputs(m, &s, seed);
   EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
+  if (isa == LQC_ISA_SCALAR) {
+    check_guarded_ops(&s.model, 5);
+  }
   return s;
 }
 

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "fixed_point_testing.h"
+#include "guarded_ops.h"
 
 static const uint32_t channel_counts[] = {1, 3, 8, 31, 64, 65, 100};
 
@@ -16,6 +17,7 @@ static test_session open_op(built_model *m, lqc_op op, uint64_t *seed) {
   lqc_options options = {.threads = threads <= lqc_pool_max_threads() ? threads : 1};
   add_op(m, op);
   test_session s = open_session(m, &options);
+  check_guarded_ops(&s.model, 5);
   fill_inputs(m, &s, seed);
   return s;
 }

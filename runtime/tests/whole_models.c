@@ -1,6 +1,8 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "whole_models.h"
 
+#include "guarded_ops.h"
+
 void check_wrong(const wrong_model *wrong, void (*sample)(built_model *m, uint64_t seed)) {
   built_model m;
   lqc_model model;
@@ -25,6 +27,7 @@ void check_wrong(const wrong_model *wrong, void (*sample)(built_model *m, uint64
 
 static test_session run(const built_model *m, const lqc_options *options) {
   test_session s = open_session(m, options);
+  check_guarded_ops(&s.model, 5);
   lqc_error error;
   lqc_tensor_info info;
   float *image = lqc_session_input(s.session, 0);
