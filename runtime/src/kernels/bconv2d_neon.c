@@ -3,7 +3,7 @@
  * CNT leaves 16 byte counts a filter. Three levels of ADDP turn those of eight filters into two bytes a filter, at
  * most 64 each, and UADALP adds these to eight 16-bit sums, in channel order: 8 + 8 + 7 + 1 instructions for 8 * 128
  * binary multiply-accumulates, 3.0 for 128, with no limit on the number of steps, one register of sums a pixel, and
- * nothing to reduce at the end. Eight filters stay in registers for up to sixteen pixels: 24 vectors are loaded for 128
+ * nothing to reduce at the end. Eight filters stay in registers for up to fifteen pixels: 23 vectors are loaded for 120
  * units of work. README.md derives the limits.
  *
  * A run of an odd number of words (64 channels: 3 words a kernel row) ends in one 64-bit step: a vector then holds a
@@ -22,7 +22,7 @@
 #include "bconv2d_neon_blocks.h"
 #include "kernels_isa.h"
 
-enum { CHANNELS = 8, TILE = 16, CHUNK = 8, WORD_BYTES = CHANNELS * 8 };
+enum { CHANNELS = 8, TILE = 15, ROOM = 16, CHUNK = 8, WORD_BYTES = CHANNELS * 8 };
 
 /* ---- Packing ----------------------------------------------------------------------------------------------------- */
 
@@ -60,7 +60,7 @@ typedef struct work {
   const lqc_run *runs;      /*  24 */
   size_t run_count;         /*  32 */
   size_t blocks;            /*  40 */
-  int64_t skip_pairs;       /*  48, bytes of code from block 14 to that of the last pixel; -1: all 16 pixels */
+  int64_t skip_pairs;       /*  48, bytes of code from block 13 to that of the last pixel; -1: all pixels */
   int64_t skip_words;       /*  56, the same of the blocks of a word */
   uint8_t *out;             /*  64, moves on with the blocks */
   const ptrdiff_t *offsets; /*  72, words */
@@ -73,26 +73,30 @@ _Static_assert(offsetof(work, last) == 80 && offsetof(work, start) == 96 && offs
                    sizeof(lqc_run) == 16 && sizeof(ptrdiff_t) == 8,
                "known to the assembly");
 
-#define LQC_TWO_OFFSETS(a, b, place)             \
-  "ldp x" #a ", x" #b ", [x28, #" #place "]\n\t" \
-  "add x" #a ", x30, x" #a ", lsl #3\n\t"        \
+/* clang-format off: an instruction after the other */
+
+#define LQC_TWO_PLACES(a, b, at)              \
+  "ldp x" #a ", x" #b ", [x28, #" #at "]\n\t" \
+  "add x" #a ", x30, x" #a ", lsl #3\n\t"     \
   "add x" #b ", x30, x" #b ", lsl #3\n\t"
 
-#define LQC_BEGIN                                                                                                  \
-  "ldr x28, [x0, #72]\n\t"                                                                                         \
-  "ldr x30, [x0]\n\t" LQC_TWO_OFFSETS(1, 2, 0) LQC_TWO_OFFSETS(3, 4, 16) LQC_TWO_OFFSETS(5, 6, 32)                 \
-      LQC_TWO_OFFSETS(7, 8, 48) LQC_TWO_OFFSETS(9, 10, 64) LQC_TWO_OFFSETS(11, 12, 80) LQC_TWO_OFFSETS(13, 14, 96) \
-          LQC_TWO_OFFSETS(15, 16, 112) "ldr x17, [x0, #80]\n\t"                                                    \
-                                       "ldr x27, [x0, #48]\n\t"                                                    \
-                                       "adr x24, 14f\n\t"                                                          \
-                                       "add x24, x24, x27\n\t"                                                     \
-                                       "ldr x25, [x0, #8]\n\t"                                                     \
-                                       "ldr x26, [x0, #40]\n\t"                                                    \
-                                       "add x28, x0, #96\n"                                                        \
-                                       "1:\n\t" /* a block of filters */                                           \
-      LQC_START_SUMS "ldr x22, [x0, #24]\n\t"                                                                      \
-                                       "ldr x23, [x0, #32]\n\t"                                                    \
-                                       "cbz x23, 9f\n\t"
+#define LQC_BEGIN                                                                               \
+  "ldr x28, [x0, #72]\n\t"                                                                      \
+  "ldr x30, [x0]\n\t" LQC_TWO_PLACES(1, 2, 0) LQC_TWO_PLACES(3, 4, 16) LQC_TWO_PLACES(5, 6, 32) \
+      LQC_TWO_PLACES(7, 8, 48) LQC_TWO_PLACES(9, 10, 64) LQC_TWO_PLACES(11, 12, 80)             \
+          LQC_TWO_PLACES(13, 14, 96) "ldr x15, [x28, #112]\n\t"                                 \
+                                     "add x15, x30, x15, lsl #3\n\t"                            \
+                                     "ldr x17, [x0, #80]\n\t"                                   \
+                                     "ldr x27, [x0, #48]\n\t"                                   \
+                                     "adr x24, 13f\n\t"                                         \
+                                     "add x24, x24, x27\n\t"                                    \
+                                     "ldr x25, [x0, #8]\n\t"                                    \
+                                     "ldr x26, [x0, #40]\n\t"                                   \
+                                     "add x28, x0, #96\n"                                       \
+                                     "1:\n\t" /* a block of filters */                          \
+      LQC_START_SUMS "ldr x22, [x0, #24]\n\t"                                                   \
+                                     "ldr x23, [x0, #32]\n\t"                                   \
+                                     "cbz x23, 9f\n\t"
 
 #define LQC_END(store, bytes)                                    \
   "9:\n\t"                                                       \
@@ -104,38 +108,79 @@ _Static_assert(offsetof(work, last) == 80 && offsetof(work, start) == 96 && offs
   "subs x26, x26, #1\n\t"                                        \
   "b.ne 1b\n\t"
 
-#define LQC_PAIR_ENTER "tbz x27, #63, 14b\n\t"
+/* To the block of the tile's last pixel. */
+#define LQC_ENTER_PAIRS "tbnz x27, #63, 14f\n\tbr x24\n"
 
 #define LQC_CLOBBERS                                                                                                   \
-  "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17", "x19", \
-      "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6",  \
-      "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22",     \
-      "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory"
+  "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x17", "x19", "x20", \
+      "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7",   \
+      "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23",    \
+      "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory"
+
+/* Temporaries of 0 make the next tail add nothing. */
+#define LQC_NO_TAIL "movi v5.16b, #0\n\tmovi v6.16b, #0\n\tmovi v31.16b, #0\n\t"
 
 /* Filters of the next pair, while the tail of the pair before ends; they are fetched 512 bytes ahead, since those of a
    large layer come from the second level of the cache. */
-#define LQC_PAIRS_STEP                                                                                     \
-  "2:\n\t"                                                                                                 \
-  "ldp q8, q9, [x20], #32\n\t" LQC_PAIR_TAIL_1 "ldp q10, q11, [x20], #32\n\t" LQC_PAIR_TAIL_2              \
-  "ldp q12, q13, [x20], #32\n\t" LQC_PAIR_TAIL_3 "ldp q14, q15, [x20], #32\n\t"                            \
-  "ldr q7, [x17, x19]\n\t"                                                                                 \
-  "prfm pldl1keep, [x20, #384]\n\t"                                                                        \
-  "prfm pldl1keep, [x20, #448]\n\t" LQC_PAIR_TAIL_4(16) "tbnz x27, #63, 15f\n\t"                           \
-                                                        "br x24\n" LQC_PAIR_BLOCKS "subs x21, x21, #2\n\t" \
-                                                        "add x19, x19, #16\n\t"                            \
-                                                        "b.ne 2b\n\t"
+#define LQC_PAIRS_STEP                                                                                   \
+  "2:\n\t"                                                                                               \
+  "ldr q8, [x20]\n\t" LQC_PAIR_TAIL_1 "ldr q7, [x17, x19]\n\t"                                           \
+  "ldr q9, [x20, #16]\n\t"                                                                               \
+  "ldr q10, [x20, #32]\n\t" LQC_PAIR_TAIL_2 "ldr q11, [x20, #48]\n\t"                                    \
+  "ldr q12, [x20, #64]\n\t"                                                                              \
+  "ldr q13, [x20, #80]\n\t"                                                                              \
+  "ldr q14, [x20, #96]\n\t" LQC_PAIR_TAIL_3(16) "ldr q15, [x20, #112]\n\t"                               \
+                                                "prfm pldl1keep, [x20, #512]\n\t"                        \
+                                                "prfm pldl1keep, [x20, #576]\n\t"                        \
+                                                "add x20, x20, #128\n\t" LQC_ENTER_PAIRS LQC_PAIR_BLOCKS \
+                                                "subs x21, x21, #2\n\t"                                  \
+                                                "add x19, x19, #16\n\t"                                  \
+                                                "b.ne 2b\n\t"
 
-/* Temporaries of 0 make the first tail add nothing. */
-#define LQC_NO_TAIL     \
-  "movi v3.16b, #0\n\t" \
-  "movi v4.16b, #0\n\t" \
-  "movi v5.16b, #0\n\t" \
-  "movi v6.16b, #0\n\t"
+#define LQC_PAIRS(store, bytes)                                                      \
+  LQC_BEGIN LQC_NO_TAIL "3:\n\t" LQC_NEXT_RUN LQC_PAIRS_STEP "subs x23, x23, #1\n\t" \
+                        "b.ne 3b\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3(16) LQC_END(store, bytes)
 
-#define LQC_PAIRS(store, bytes)                                                                           \
-  LQC_BEGIN LQC_NO_TAIL "3:\n\t" LQC_NEXT_RUN LQC_PAIRS_STEP "subs x23, x23, #1\n\t"                      \
-                        "b.ne 3b\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(16) \
-                            LQC_END(store, bytes)
+/* The filters of a pair, of 2 * 8 words: v8-v15 from v0, v1, v2, v7 and v9, v11, v13, v15. */
+#define LQC_JOIN(even, odd, first)                       \
+  "zip1 v" #even ".2d, v" #first ".2d, v" #odd ".2d\n\t" \
+  "zip2 v" #odd ".2d, v" #first ".2d, v" #odd ".2d\n\t"
+
+#define LQC_LOAD_AND_JOIN(tail_1, tail_2, tail_3)                                                           \
+  "ldp q0, q1, [x20], #32\n\t" tail_1 "ldp q2, q7, [x20], #32\n\t"                                          \
+  "ldp q9, q11, [x20], #32\n\t" tail_2 "ldp q13, q15, [x20], #32\n\t" LQC_JOIN(8, 9, 0) LQC_JOIN(10, 11, 1) \
+      tail_3 LQC_JOIN(12, 13, 2) LQC_JOIN(14, 15, 7) "ldr q7, [x17, x19]\n\t"
+
+/* Pairs of words, joined; then the run's last word, if it has an odd number. x21: words left, less 2. */
+#define LQC_WORDS_STEPS                                                                                        \
+  "subs x21, x21, #2\n\t"                                                                                      \
+  "b.lo 6f\n\t" LQC_LOAD_AND_JOIN(LQC_NOTHING, LQC_NOTHING, LQC_NOTHING) LQC_ENTER_PAIRS                       \
+      "2:\n\t" LQC_LOAD_AND_JOIN(LQC_PAIR_TAIL_1, LQC_PAIR_TAIL_2, LQC_PAIR_TAIL_3(16))                        \
+          LQC_ENTER_PAIRS LQC_PAIR_BLOCKS                                                                      \
+      "add x19, x19, #16\n\t"                                                                                  \
+      "subs x21, x21, #2\n\t"                                                                                  \
+      "b.hs 2b\n\t"                                                                                            \
+      "tbz x21, #0, 7f\n"                                                                                      \
+      "5:\n\t"                                                                                                 \
+      "add x30, x19, x17\n\t"                                                                                  \
+      "ldp q8, q9, [x20]\n\t" LQC_PAIR_TAIL_1 "ld1r {v7.2d}, [x30]\n\t"                                        \
+      "ldp q10, q11, [x20, #32]\n\t" LQC_PAIR_TAIL_2 "tbnz x27, #63, 4f\n\t"                                   \
+      "ldr x30, [x0, #56]\n\t"                                                                                 \
+      "adr x21, 23f\n\t"                                                                                       \
+      "add x21, x21, x30\n\t" LQC_PAIR_TAIL_3(16) "br x21\n"                                                   \
+                                                  "4:\n\t" LQC_PAIR_TAIL_3(16) LQC_WORD_BLOCKS LQC_WORD_TAIL_1 \
+      "subs x23, x23, #1\n\t" LQC_WORD_TAIL_2(16) "b.ne 3b\n\t"                                                \
+                                                  "b 9f\n"                                                     \
+                                                  "6:\n\t" /* a single word: there is no pair before it */     \
+      LQC_NO_TAIL "b 5b\n"                                                                                     \
+                                                  "7:\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3(16)
+
+#define LQC_WORDS(store, bytes)                                 \
+  LQC_BEGIN                                                     \
+  "3:\n\t" LQC_NEXT_RUN LQC_WORDS_STEPS "subs x23, x23, #1\n\t" \
+  "b.ne 3b\n\t" LQC_END(store, bytes)
+
+/* clang-format on */
 
 __attribute__((noinline)) static void sums_of_pairs(work *w) {
   register work *x0 __asm__("x0") = w;
@@ -146,53 +191,6 @@ __attribute__((noinline)) static void signs_of_pairs(work *w) {
   register work *x0 __asm__("x0") = w;
   __asm__ volatile(LQC_PAIRS(LQC_STORE_SIGNS, 16) : "+r"(x0) : : LQC_CLOBBERS);
 }
-
-/* The filters of a pair, of 2 * 8 words: v8-v15 from v0, v1, v2, v7 and v9, v11, v13, v15. */
-#define LQC_JOIN(even, odd, first)                       \
-  "zip1 v" #even ".2d, v" #first ".2d, v" #odd ".2d\n\t" \
-  "zip2 v" #odd ".2d, v" #first ".2d, v" #odd ".2d\n\t"
-
-#define LQC_LOAD_AND_JOIN(tail_1, tail_2, tail_3, tail_4)                                                      \
-  "ldp q0, q1, [x20], #32\n\t" tail_1 "ldp q2, q7, [x20], #32\n\t" tail_2 "ldp q9, q11, [x20], #32\n\t" tail_3 \
-  "ldp q13, q15, [x20], #32\n\t" LQC_JOIN(8, 9, 0) tail_4 LQC_JOIN(10, 11, 1) LQC_JOIN(12, 13, 2)              \
-      LQC_JOIN(14, 15, 7) "ldr q7, [x17, x19]\n\t"
-
-/* Pairs of words, joined; then the run's last word, if it has an odd number. x21: words left, less 2. */
-#define LQC_WORDS_STEPS                                                                                              \
-  "subs x21, x21, #2\n\t"                                                                                            \
-  "b.lo 6f\n\t" LQC_LOAD_AND_JOIN(                                                                                   \
-      LQC_NOTHING, LQC_NOTHING, LQC_NOTHING,                                                                         \
-      LQC_NOTHING) "tbnz x27, #63, 15f\n\t"                                                                          \
-                   "br x24\n"                                                                                        \
-                   "2:\n\t" LQC_LOAD_AND_JOIN(                                                                       \
-                       LQC_PAIR_TAIL_1, LQC_PAIR_TAIL_2, LQC_PAIR_TAIL_3,                                            \
-                       LQC_PAIR_TAIL_4(16)) "tbnz x27, #63, 15f\n\t"                                                 \
-                                            "br x24\n" LQC_PAIR_BLOCKS "add x19, x19, #16\n\t"                       \
-                                            "subs x21, x21, #2\n\t"                                                  \
-                                            "b.hs 2b\n\t"                                                            \
-                                            "tbz x21, #0, 7f\n"                                                      \
-                                            "5:\n\t"                                                                 \
-                                            "add x30, x19, x17\n\t"                                                  \
-                                            "ldp q8, q9, [x20]\n\t" LQC_PAIR_TAIL_1                                  \
-                                            "ld1r {v7.2d}, [x30]\n\t" LQC_PAIR_TAIL_2                                \
-                                            "ldp q10, q11, [x20, #32]\n\t" LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(          \
-                                                16) "tbnz x27, #63, 25f\n\t"                                         \
-                                                    "ldr x30, [x0, #56]\n\t"                                         \
-                                                    "adr x21, 24f\n\t"                                               \
-                                                    "add x21, x21, x30\n\t"                                          \
-                                                    "br x21\n" LQC_WORD_BLOCKS LQC_WORD_TAIL_1                       \
-                                                    "subs x23, x23, #1\n\t" LQC_WORD_TAIL_2(                         \
-                                                        16) "b.ne 3b\n\t"                                            \
-                                                            "b 9f\n"                                                 \
-                                                            "6:\n\t" /* a single word: there is no pair before it */ \
-      LQC_NO_TAIL "b 5b\n"                                                                                           \
-                                                            "7:\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 \
-                                                                LQC_PAIR_TAIL_4(16)
-
-#define LQC_WORDS(store, bytes)                                 \
-  LQC_BEGIN                                                     \
-  "3:\n\t" LQC_NEXT_RUN LQC_WORDS_STEPS "subs x23, x23, #1\n\t" \
-  "b.ne 3b\n\t" LQC_END(store, bytes)
 
 __attribute__((noinline)) static void sums_of_words(work *w) {
   register work *x0 __asm__("x0") = w;
@@ -229,7 +227,7 @@ LQC_INLINE uint16x8_t initial_of(const lqc_bconv_tile *tile, uint32_t channel) {
   return tile->initial ? vld1q_u16((const uint16_t *)tile->initial + channel) : vdupq_n_u16(0);
 }
 
-typedef uint16_t block_sums[TILE][CHANNELS];
+typedef uint16_t block_sums[ROOM][CHANNELS]; /* the last pixel is none */
 
 LQC_INLINE void start_sums(work *w, const lqc_bconv_tile *tile, uint32_t channel, uint16x8_t start) {
   w->blocks = blocks_from(tile, channel);
@@ -274,7 +272,7 @@ LQC_INLINE uint16x8_t start_of(uint16x8_t initial, const uint16_t *limits, uint1
 }
 
 /* Words of 16 pixels from a byte of each of 8 blocks: out[i] holds those of pixels 2i and 2i + 1. */
-LQC_INLINE void transpose_bytes(uint64x2_t out[TILE / 2], const uint8x16_t bytes[CHUNK]) {
+LQC_INLINE void transpose_bytes(uint64x2_t out[ROOM / 2], const uint8x16_t bytes[CHUNK]) {
   LQC_UNROLL
   for (uint32_t half = 0; half < 2; ++half) {
     uint16x8_t two[4];
@@ -315,7 +313,7 @@ LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs,
     signs_of(&w);
     w.weights += w.blocks * w.block_bytes;
     const uint64x2_t invert = vdupq_n_u64(params->invert ? params->invert[word] : 0);
-    uint64x2_t words[TILE / 2];
+    uint64x2_t words[ROOM / 2];
     transpose_bytes(words, bytes);
     LQC_UNROLL
     for (uint32_t p = 0; p < TILE; p += 2) {
