@@ -143,12 +143,13 @@ static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
   }
 }
 
-/* threshold() and clip() of a kernel against those of scalar on the expected sums, which are at most K. */
+/* threshold(), clip() and affine() of a kernel against those of scalar on the expected sums, which are at most K. */
 static void test_fused(const lqc_bconv_kernel *kernel, const bconv_case *c, arenas *memory, const uint64_t *input,
                        const uint64_t *filters, const lqc_run *runs, uint32_t run_count, const uint16_t *expected,
                        uint64_t *seed) {
   static uint16_t limits[640];
-  static _Alignas(8) unsigned char right[640];
+  static _Alignas(8) unsigned char right[640 * sizeof(float)];
+  static float multiplier[640], offset[640];
   static uint64_t invert[10];
   const uint32_t k = c->channels * c->kernel_h * c->kernel_w;
   uint32_t taps = 0;
@@ -166,16 +167,29 @@ static void test_fused(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
   for (uint32_t i = 0; i < c->out_channels; i += 64) {
     invert[i / 64] = random_u64(seed) & (c->out_channels - i >= 64 ? ~(uint64_t)0 : last_word_mask(c->out_channels));
   }
-  for (int clips = 0; clips < 2; ++clips) {
-    fused_call call = {.run = clips ? kernel->clip : kernel->threshold,
+  for (uint32_t i = 0; i < c->out_channels; ++i) {
+    multiplier[i] = ((float)random_below(seed, 257) - 128.0f) / 96.0f;
+    offset[i] = (float)random_below(seed, 1025) - 512.0f;
+  }
+  const lqc_fused_bconv kinds[] = {kernel->threshold, kernel->clip, kernel->affine};
+  const size_t bytes[] = {(c->out_channels + 63) / 64 * sizeof(uint64_t), c->out_channels,
+                          c->out_channels * sizeof(float)};
+  for (int kind = 0; kind < 3; ++kind) {
+    const int32_t clip = random_below(seed, 3) ? 127 : 1 + (int32_t)random_below(seed, 126);
+    fused_call call = {.run = kinds[kind],
                        .params = {.channels = c->out_channels,
                                   .k = k,
                                   .limits = limits,
                                   .invert = random_below(seed, 2) ? invert : NULL,
                                   .step_log2 = (int32_t)random_below(seed, 18) - 2,
-                                  .clip_limit = random_below(seed, 3) ? 127 : 1 + (int32_t)random_below(seed, 126)},
+                                  .clip_limit = clip,
+                                  .multiplier = multiplier,
+                                  .offset = offset},
                        .missing = random_below(seed, 2) ? k - taps * c->channels : 0,
-                       .bytes = clips ? c->out_channels : (c->out_channels + 63) / 64 * sizeof(uint64_t)};
+                       .bytes = bytes[kind]};
+    if (kind == 2 && random_below(seed, 2)) {
+      call.params.clip_limit = call.params.step_log2 = 0;
+    }
     if (call.run == NULL) {
       continue;
     }
@@ -184,15 +198,18 @@ static void test_fused(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
     run_kernel(kernel, c, memory, input, filters, runs, run_count, NULL, &call);
     for (uint32_t p = 0; p < c->pixels; ++p) {
       const uint16_t *sums = expected + p * padded_channels(c->out_channels);
-      if (clips) {
+      if (kind == 0) {
+        scalar.threshold((uint64_t *)(void *)right, sums, call.missing, &call.params);
+      } else if (kind == 1) {
         scalar.clip((int8_t *)right, sums, call.missing, &call.params);
       } else {
-        scalar.threshold((uint64_t *)(void *)right, sums, call.missing, &call.params);
+        scalar.affine((float *)(void *)right, sums, call.missing, &call.params);
       }
       if (memcmp(right, call.out + p * call.bytes, call.bytes) != 0) {
         print_case(c, kernel->name);
         FAIL("%s, pixel %u, missing %u, step 2^%d, limit %d: not what scalar makes of the sums",
-             clips ? "clip" : "threshold", p, call.missing, call.params.step_log2, call.params.clip_limit);
+             (const char *const[]){"threshold", "clip", "affine"}[kind], p, call.missing, call.params.step_log2,
+             call.params.clip_limit);
       }
     }
   }

@@ -20,6 +20,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
+#include "affine_neon.h"
 #include "bconv2d_neon_blocks.h"
 #include "kernels_isa.h"
 
@@ -293,6 +294,52 @@ LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint
   }
 }
 
+/* ---- Affine to float32 ------------------------------------------------------------------------------------------- */
+
+/* One block with all pixels: its multipliers and offsets stay in registers. count: of its channels. */
+LQC_INLINE void affine_block(const block_sums sums, const lqc_affine_neon_values *values, const float *multiplier,
+                             const float *offset, float *const *outputs, uint32_t pixels, uint32_t channel,
+                             uint32_t count, const int clips) {
+  const float32x4_t m[2] = {vld1q_f32(multiplier + channel), vld1q_f32(multiplier + channel + 4)};
+  const float32x4_t o[2] = {vld1q_f32(offset + channel), vld1q_f32(offset + channel + 4)};
+  for (uint32_t p = 0; p < pixels; ++p) {
+    float *out = outputs[p] + channel, last[CHANNELS];
+    const uint16x8_t sum = vld1q_u16(sums[p]);
+    float *to = count == CHANNELS ? out : last;
+    vst1q_f32(to, lqc_affine_of_neon(vsubq_s32(values->k, vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sum), 1))),
+                                     m[0], o[0], values, clips));
+    vst1q_f32(to + 4, lqc_affine_of_neon(vsubq_s32(values->k, vreinterpretq_s32_u32(vshll_high_n_u16(sum, 1))), m[1],
+                                         o[1], values, clips));
+    if (count < CHANNELS) {
+      memcpy(out, last, count * sizeof(float));
+    }
+  }
+}
+
+LQC_INLINE void affine_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
+                            const lqc_epilogue_params *params, void (*sums_of)(work *), const uint32_t block_words) {
+  const lqc_affine_neon_values values = lqc_affine_neon_values_of(missing, params);
+  block_sums sums[CHUNK];
+  work w;
+  start_work(&w, tile, block_words);
+  for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
+    start_sums(&w, tile, channel, vdupq_n_u16(0));
+    w.out = (uint8_t *)sums;
+    sums_of(&w);
+    w.weights += w.blocks * w.block_bytes;
+    for (uint32_t b = 0; b < w.blocks; ++b) {
+      const uint32_t first = channel + b * CHANNELS, count = lqc_min_u32(CHANNELS, tile->out_channels - first);
+      if (params->clip_limit != 0) {
+        affine_block(sums[b], &values, params->multiplier, params->offset, (float *const *)outputs, tile->pixels, first,
+                     count, 1);
+      } else {
+        affine_block(sums[b], &values, params->multiplier, params->offset, (float *const *)outputs, tile->pixels, first,
+                     count, 0);
+      }
+    }
+  }
+}
+
 #define LQC_DEFINE_KERNEL(symbol, which, words_of_block, multiple)                                  \
   static void accumulate_##which(const lqc_bconv_tile *tile) {                                      \
     accumulate_with(tile, sums_of_##which, words_of_block);                                         \
@@ -305,6 +352,10 @@ LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint
                            const lqc_epilogue_params *params) {                                     \
     clip_with(tile, outputs, missing, params, sums_of_##which, words_of_block);                     \
   }                                                                                                 \
+  static void affine_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,    \
+                             const lqc_epilogue_params *params) {                                   \
+    affine_with(tile, outputs, missing, params, sums_of_##which, words_of_block);                   \
+  }                                                                                                 \
   const lqc_bconv_kernel lqc_##symbol = {                                                           \
       .name = #symbol,                                                                              \
       .isa = LQC_ISA_NEON,                                                                          \
@@ -316,6 +367,7 @@ LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint
       .accumulate = accumulate_##which,                                                             \
       .threshold = threshold_##which,                                                               \
       .clip = clip_##which,                                                                         \
+      .affine = affine_##which,                                                                     \
   };
 
 LQC_DEFINE_KERNEL(bconv2d_neon, words, WORDS_WORDS, 1)
