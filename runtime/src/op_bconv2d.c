@@ -341,7 +341,16 @@ static lqc_fused_bconv choose_fused(const lqc_bconv_kernel *kernel, const lqc_op
   if (op->groups > 1) {
     return NULL;
   }
-  return op->epilogue == LQC_THRESHOLD ? kernel->threshold : op->epilogue == LQC_CLIP ? kernel->clip : NULL;
+  switch (op->epilogue) {
+  case LQC_THRESHOLD:
+    return kernel->threshold;
+  case LQC_CLIP:
+    return kernel->clip;
+  case LQC_AFFINE:
+    return kernel->affine;
+  default:
+    return NULL;
+  }
 }
 
 lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,

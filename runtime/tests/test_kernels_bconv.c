@@ -79,9 +79,20 @@ static uint32_t sum_at(const void *sums, int wide, size_t i) {
   return wide ? ((const uint32_t *)sums)[i] : ((const uint16_t *)sums)[i];
 }
 
-/* Lays the case out in guarded memory and runs one kernel; the runs and their offsets end at guard pages too. */
+/* An epilogue that a kernel has in one with its sums: a pixel's output has `bytes` bytes. */
+typedef struct fused_call {
+  lqc_fused_bconv run;
+  lqc_epilogue_params params;
+  uint32_t missing;
+  unsigned char *out;
+  size_t bytes;
+} fused_call;
+
+/* Lays the case out in guarded memory and runs one kernel; the runs and their offsets end at guard pages too. fused
+   NULL: the sums. */
 static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, arenas *memory, const uint64_t *input,
-                       const uint64_t *filters, const lqc_run *runs, uint32_t run_count, void *sums) {
+                       const uint64_t *filters, const lqc_run *runs, uint32_t run_count, void *sums,
+                       const fused_call *fused) {
   uint32_t filter_words = c->kernel_h * c->kernel_w * c->words;
   size_t size = kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
   size_t stride = padded_channels(c->out_channels);
@@ -119,7 +130,88 @@ static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
         .sums = (unsigned char *)sums + first * stride * size,
         .sums_stride = stride,
     };
-    kernel->accumulate(&tile);
+    if (fused) {
+      void *outputs[LQC_MAX_TILE_PIXELS];
+      for (uint32_t p = 0; p < pixels; ++p) {
+        outputs[p] = fused->out + (first + p) * fused->bytes;
+      }
+      tile.sums = NULL;
+      fused->run(&tile, outputs, fused->missing, &fused->params);
+    } else {
+      kernel->accumulate(&tile);
+    }
+  }
+}
+
+/* threshold(), clip() and affine() of a kernel against those of scalar on the expected sums, which are at most K. */
+static void test_fused(const lqc_bconv_kernel *kernel, const bconv_case *c, arenas *memory, const uint64_t *input,
+                       const uint64_t *filters, const lqc_run *runs, uint32_t run_count, const uint16_t *expected,
+                       uint64_t *seed) {
+  static uint16_t limits[640];
+  static _Alignas(8) unsigned char right[640 * sizeof(float)];
+  static float multiplier[640], offset[640];
+  static uint64_t invert[10];
+  const uint32_t k = c->channels * c->kernel_h * c->kernel_w;
+  uint32_t taps = 0;
+  for (uint32_t t = 0; t < c->kernel_h * c->kernel_w; ++t) {
+    taps += c->taps >> t & 1;
+  }
+  lqc_kernels scalar;
+  lqc_kernels_scalar(&scalar);
+  for (uint32_t i = 0; i < padded_channels(c->out_channels); ++i) {
+    uint32_t near = 2u * expected[i % c->out_channels] + random_below(seed, 3);
+    limits[i] = (uint16_t)(i >= c->out_channels || random_below(seed, 8) == 0 ? UINT16_MAX
+                           : random_below(seed, 8) == 0                       ? 0
+                                                                              : near);
+  }
+  for (uint32_t i = 0; i < c->out_channels; i += 64) {
+    invert[i / 64] = random_u64(seed) & (c->out_channels - i >= 64 ? ~(uint64_t)0 : last_word_mask(c->out_channels));
+  }
+  for (uint32_t i = 0; i < c->out_channels; ++i) {
+    multiplier[i] = ((float)random_below(seed, 257) - 128.0f) / 96.0f;
+    offset[i] = (float)random_below(seed, 1025) - 512.0f;
+  }
+  const lqc_fused_bconv kinds[] = {kernel->threshold, kernel->clip, kernel->affine};
+  const size_t bytes[] = {(c->out_channels + 63) / 64 * sizeof(uint64_t), c->out_channels,
+                          c->out_channels * sizeof(float)};
+  for (int kind = 0; kind < 3; ++kind) {
+    const int32_t clip = random_below(seed, 3) ? 127 : 1 + (int32_t)random_below(seed, 126);
+    fused_call call = {.run = kinds[kind],
+                       .params = {.channels = c->out_channels,
+                                  .k = k,
+                                  .limits = limits,
+                                  .invert = random_below(seed, 2) ? invert : NULL,
+                                  .step_log2 = (int32_t)random_below(seed, 18) - 2,
+                                  .clip_limit = clip,
+                                  .multiplier = multiplier,
+                                  .offset = offset},
+                       .missing = random_below(seed, 2) ? k - taps * c->channels : 0,
+                       .bytes = bytes[kind]};
+    if (kind == 2 && random_below(seed, 2)) {
+      call.params.clip_limit = call.params.step_log2 = 0;
+    }
+    if (call.run == NULL) {
+      continue;
+    }
+    call.out = guarded_last(&memory->sums, c->pixels * call.bytes);
+    memset(call.out, 0xa5, c->pixels * call.bytes);
+    run_kernel(kernel, c, memory, input, filters, runs, run_count, NULL, &call);
+    for (uint32_t p = 0; p < c->pixels; ++p) {
+      const uint16_t *sums = expected + p * padded_channels(c->out_channels);
+      if (kind == 0) {
+        scalar.threshold((uint64_t *)(void *)right, sums, call.missing, &call.params);
+      } else if (kind == 1) {
+        scalar.clip((int8_t *)right, sums, call.missing, &call.params);
+      } else {
+        scalar.affine((float *)(void *)right, sums, call.missing, &call.params);
+      }
+      if (memcmp(right, call.out + p * call.bytes, call.bytes) != 0) {
+        print_case(c, kernel->name);
+        FAIL("%s, pixel %u, missing %u, step 2^%d, limit %d: not what scalar makes of the sums",
+             (const char *const[]){"threshold", "clip", "affine"}[kind], p, call.missing, call.params.step_log2,
+             call.params.clip_limit);
+      }
+    }
   }
 }
 
@@ -138,7 +230,7 @@ static void test_case(const bconv_case *c, arenas *memory, uint64_t *seed) {
 
   const lqc_bconv_kernel *scalar = lqc_bconv_kernel_at(0);
   uint16_t *expected = guarded_last(&memory->expected, c->pixels * stride * sizeof(*expected));
-  run_kernel(scalar, c, memory, input, filters, runs, run_count, expected);
+  run_kernel(scalar, c, memory, input, filters, runs, run_count, expected, NULL);
   for (uint32_t i = 0; i < 8; ++i) {
     uint32_t p = random_below(seed, c->pixels), o = random_below(seed, c->out_channels);
     uint32_t initial = c->with_initial ? (uint32_t)((size_t)o * 2654435761u >> 17) % 32768 : 0;
@@ -156,7 +248,7 @@ static void test_case(const bconv_case *c, arenas *memory, uint64_t *seed) {
     size_t size = kernel->wide ? sizeof(uint32_t) : sizeof(uint16_t);
     void *sums = guarded_last(&memory->sums, c->pixels * stride * size);
     memset(sums, 0xa5, c->pixels * stride * size);
-    run_kernel(kernel, c, memory, input, filters, runs, run_count, sums);
+    run_kernel(kernel, c, memory, input, filters, runs, run_count, sums, NULL);
     for (uint32_t p = 0; p < c->pixels; ++p) {
       for (uint32_t o = 0; o < c->out_channels; ++o) {
         uint32_t sum = sum_at(sums, kernel->wide, p * stride + o);
@@ -165,6 +257,9 @@ static void test_case(const bconv_case *c, arenas *memory, uint64_t *seed) {
           FAIL("pixel %u, channel %u: %u, expected %u", p, o, sum, expected[p * stride + o]);
         }
       }
+    }
+    if (!c->with_initial) {
+      test_fused(kernel, c, memory, input, filters, runs, run_count, expected, seed);
     }
   }
 }

@@ -3,139 +3,67 @@
  * CNT leaves 16 byte counts a filter. Three levels of ADDP turn those of eight filters into two bytes a filter, at
  * most 64 each, and UADALP adds these to eight 16-bit sums, in channel order: 8 + 8 + 7 + 1 instructions for 8 * 128
  * binary multiply-accumulates, 3.0 for 128, with no limit on the number of steps, one register of sums a pixel, and
- * nothing to reduce at the end. Eight filters stay in registers for up to sixteen pixels: 24 vectors are loaded for 128
+ * nothing to reduce at the end. Eight filters stay in registers for up to fifteen pixels: 23 vectors are loaded for 120
  * units of work. README.md derives the limits.
  *
  * A run of an odd number of words (64 channels: 3 words a kernel row) ends in one 64-bit step: a vector then holds a
  * word of two filters, and the first level of ADDP is left out. That is again 3.0 instructions for 128, and no lane
  * is wasted.
  *
- * Packed weights: blocks of eight filters, zero filters behind. In a block, bconv2d_neon has word by word the eight
- * filters' words, so that runs may start at any word, and pairs of words are joined by ZIP. bconv2d_neon_pairs has pair
- * by pair of words the eight filters' pairs, ready to use; its taps have an even number of words.
+ * Packed weights: blocks of eight filters, zero filters behind. bconv2d_neon_pairs, whose taps have an even number of
+ * words, has in a block pair by pair of words the eight filters' pairs. Runs of bconv2d_neon start at any word: it has
+ * for every word the eight filters' pairs that start there and then the word alone, which is three times the bytes, of
+ * which an image's inside reads a half.
  *
  * A sum that starts at 2^15 - 1 - h, unsigned, has its sign bit set exactly where p > h: the threshold costs no
  * instruction in the sums, and the sign bits of a block are joined while they are in registers. */
 #include <arm_neon.h>
 #include <string.h>
 
+#include "affine_neon.h"
 #include "bconv2d_neon_blocks.h"
 #include "kernels_isa.h"
 
-enum { CHANNELS = 8, TILE = 16, CHUNK = 8, WORD_BYTES = CHANNELS * 8 };
+enum { CHANNELS = 8, TILE = 15, ROOM = 16, CHUNK = 8 };
 
 /* ---- Packing ----------------------------------------------------------------------------------------------------- */
 
-static size_t packed_bytes(uint32_t out_channels, uint32_t filter_words) {
-  return lqc_packed_bytes(out_channels, CHANNELS, (size_t)filter_words * sizeof(uint64_t));
+/* Words of a block for each word of a filter. */
+enum { PAIRS_WORDS = CHANNELS, WORDS_WORDS = 3 * CHANNELS };
+
+static size_t pairs_bytes(uint32_t out_channels, uint32_t filter_words) {
+  return lqc_packed_bytes(out_channels, CHANNELS, (size_t)filter_words * (PAIRS_WORDS / CHANNELS) * sizeof(uint64_t));
 }
 
-/* A filter's words stand in groups of `group` side by side; filter_words is a multiple of it. */
-LQC_INLINE void pack_groups(uint64_t *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words,
-                            const uint32_t group) {
-  memset(packed, 0, packed_bytes(out_channels, filter_words));
+static void pack_pairs(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
+  memset(packed, 0, pairs_bytes(out_channels, filter_words));
   for (uint32_t c = 0; c < out_channels; ++c) {
-    uint64_t *block = packed + (size_t)(c / CHANNELS) * CHANNELS * filter_words;
+    uint64_t *block = (uint64_t *)packed + (size_t)(c / CHANNELS) * PAIRS_WORDS * filter_words;
     for (uint32_t w = 0; w < filter_words; ++w) {
-      block[((size_t)(w / group) * CHANNELS + c % CHANNELS) * group + w % group] = *filters++;
+      block[((size_t)(w / 2) * CHANNELS + c % CHANNELS) * 2 + w % 2] = *filters++;
     }
   }
 }
 
-static void pack_words(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
-  pack_groups(packed, filters, out_channels, filter_words, 1);
+static size_t words_bytes(uint32_t out_channels, uint32_t filter_words) {
+  return lqc_packed_bytes(out_channels, CHANNELS, (size_t)filter_words * (WORDS_WORDS / CHANNELS) * sizeof(uint64_t));
 }
 
-static void pack_pairs(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
-  pack_groups(packed, filters, out_channels, filter_words, 2);
+static void pack_words(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
+  memset(packed, 0, words_bytes(out_channels, filter_words));
+  for (uint32_t c = 0; c < out_channels; ++c, filters += filter_words) {
+    uint64_t *to = (uint64_t *)packed + (size_t)(c / CHANNELS) * WORDS_WORDS * filter_words;
+    for (uint32_t w = 0; w < filter_words; ++w, to += WORDS_WORDS) {
+      to[2 * (c % CHANNELS)] = filters[w];
+      to[2 * (c % CHANNELS) + 1] = w + 1 < filter_words ? filters[w + 1] : 0; /* the last word starts no pair */
+      to[2 * CHANNELS + c % CHANNELS] = filters[w];
+    }
+  }
 }
 
 /* ---- Inner loops ------------------------------------------------------------------------------------------------- */
 
-/* What the inner loops know of a tile and up to CHUNK blocks of filters. The assembly knows the offsets, given left. */
-typedef struct work {
-  const uint64_t *input;    /*   0 */
-  const uint8_t *weights;   /*   8, of the first block */
-  size_t block_bytes;       /*  16 */
-  const lqc_run *runs;      /*  24 */
-  size_t run_count;         /*  32 */
-  size_t blocks;            /*  40 */
-  int64_t skip_pairs;       /*  48, bytes of code from block 14 to that of the last pixel; -1: all 16 pixels */
-  int64_t skip_words;       /*  56, the same of the blocks of a word */
-  uint8_t *out;             /*  64, moves on with the blocks */
-  const ptrdiff_t *offsets; /*  72, words */
-  const uint64_t *last;     /*  80, the last pixel's place */
-  uint16x8_t start[CHUNK];  /*  96, of the sums */
-  uint8x16_t place;         /* 224, bit c in byte c, twice */
-} work;
-
-_Static_assert(offsetof(work, last) == 80 && offsetof(work, start) == 96 && offsetof(work, place) == 224 &&
-                   sizeof(lqc_run) == 16 && sizeof(ptrdiff_t) == 8,
-               "known to the assembly");
-
-#define LQC_TWO_OFFSETS(a, b, place)             \
-  "ldp x" #a ", x" #b ", [x28, #" #place "]\n\t" \
-  "add x" #a ", x30, x" #a ", lsl #3\n\t"        \
-  "add x" #b ", x30, x" #b ", lsl #3\n\t"
-
-#define LQC_BEGIN                                                                                                  \
-  "ldr x28, [x0, #72]\n\t"                                                                                         \
-  "ldr x30, [x0]\n\t" LQC_TWO_OFFSETS(1, 2, 0) LQC_TWO_OFFSETS(3, 4, 16) LQC_TWO_OFFSETS(5, 6, 32)                 \
-      LQC_TWO_OFFSETS(7, 8, 48) LQC_TWO_OFFSETS(9, 10, 64) LQC_TWO_OFFSETS(11, 12, 80) LQC_TWO_OFFSETS(13, 14, 96) \
-          LQC_TWO_OFFSETS(15, 16, 112) "ldr x17, [x0, #80]\n\t"                                                    \
-                                       "ldr x27, [x0, #48]\n\t"                                                    \
-                                       "adr x24, 14f\n\t"                                                          \
-                                       "add x24, x24, x27\n\t"                                                     \
-                                       "ldr x25, [x0, #8]\n\t"                                                     \
-                                       "ldr x26, [x0, #40]\n\t"                                                    \
-                                       "add x28, x0, #96\n"                                                        \
-                                       "1:\n\t" /* a block of filters */                                           \
-      LQC_START_SUMS "ldr x22, [x0, #24]\n\t"                                                                      \
-                                       "ldr x23, [x0, #32]\n\t"                                                    \
-                                       "cbz x23, 9f\n\t"
-
-#define LQC_END(store, bytes)                                    \
-  "9:\n\t"                                                       \
-  "ldr x30, [x0, #64]\n\t"                                       \
-  "ldr x20, [x0, #16]\n\t"                                       \
-  "ldr q7, [x0, #224]\n\t" store "add x30, x30, #" #bytes "\n\t" \
-  "str x30, [x0, #64]\n\t"                                       \
-  "add x25, x25, x20\n\t"                                        \
-  "subs x26, x26, #1\n\t"                                        \
-  "b.ne 1b\n\t"
-
-#define LQC_PAIR_ENTER "tbz x27, #63, 14b\n\t"
-
-#define LQC_CLOBBERS                                                                                                   \
-  "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17", "x19", \
-      "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6",  \
-      "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22",     \
-      "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "cc", "memory"
-
-/* Filters of the next pair, while the tail of the pair before ends; they are fetched 512 bytes ahead, since those of a
-   large layer come from the second level of the cache. */
-#define LQC_PAIRS_STEP                                                                                     \
-  "2:\n\t"                                                                                                 \
-  "ldp q8, q9, [x20], #32\n\t" LQC_PAIR_TAIL_1 "ldp q10, q11, [x20], #32\n\t" LQC_PAIR_TAIL_2              \
-  "ldp q12, q13, [x20], #32\n\t" LQC_PAIR_TAIL_3 "ldp q14, q15, [x20], #32\n\t"                            \
-  "ldr q7, [x17, x19]\n\t"                                                                                 \
-  "prfm pldl1keep, [x20, #384]\n\t"                                                                        \
-  "prfm pldl1keep, [x20, #448]\n\t" LQC_PAIR_TAIL_4(16) "tbnz x27, #63, 15f\n\t"                           \
-                                                        "br x24\n" LQC_PAIR_BLOCKS "subs x21, x21, #2\n\t" \
-                                                        "add x19, x19, #16\n\t"                            \
-                                                        "b.ne 2b\n\t"
-
-/* Temporaries of 0 make the first tail add nothing. */
-#define LQC_NO_TAIL     \
-  "movi v3.16b, #0\n\t" \
-  "movi v4.16b, #0\n\t" \
-  "movi v5.16b, #0\n\t" \
-  "movi v6.16b, #0\n\t"
-
-#define LQC_PAIRS(store, bytes)                                                                           \
-  LQC_BEGIN LQC_NO_TAIL "3:\n\t" LQC_NEXT_RUN LQC_PAIRS_STEP "subs x23, x23, #1\n\t"                      \
-                        "b.ne 3b\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(16) \
-                            LQC_END(store, bytes)
+typedef lqc_neon_work work;
 
 __attribute__((noinline)) static void sums_of_pairs(work *w) {
   register work *x0 __asm__("x0") = w;
@@ -146,53 +74,6 @@ __attribute__((noinline)) static void signs_of_pairs(work *w) {
   register work *x0 __asm__("x0") = w;
   __asm__ volatile(LQC_PAIRS(LQC_STORE_SIGNS, 16) : "+r"(x0) : : LQC_CLOBBERS);
 }
-
-/* The filters of a pair, of 2 * 8 words: v8-v15 from v0, v1, v2, v7 and v9, v11, v13, v15. */
-#define LQC_JOIN(even, odd, first)                       \
-  "zip1 v" #even ".2d, v" #first ".2d, v" #odd ".2d\n\t" \
-  "zip2 v" #odd ".2d, v" #first ".2d, v" #odd ".2d\n\t"
-
-#define LQC_LOAD_AND_JOIN(tail_1, tail_2, tail_3, tail_4)                                                      \
-  "ldp q0, q1, [x20], #32\n\t" tail_1 "ldp q2, q7, [x20], #32\n\t" tail_2 "ldp q9, q11, [x20], #32\n\t" tail_3 \
-  "ldp q13, q15, [x20], #32\n\t" LQC_JOIN(8, 9, 0) tail_4 LQC_JOIN(10, 11, 1) LQC_JOIN(12, 13, 2)              \
-      LQC_JOIN(14, 15, 7) "ldr q7, [x17, x19]\n\t"
-
-/* Pairs of words, joined; then the run's last word, if it has an odd number. x21: words left, less 2. */
-#define LQC_WORDS_STEPS                                                                                              \
-  "subs x21, x21, #2\n\t"                                                                                            \
-  "b.lo 6f\n\t" LQC_LOAD_AND_JOIN(                                                                                   \
-      LQC_NOTHING, LQC_NOTHING, LQC_NOTHING,                                                                         \
-      LQC_NOTHING) "tbnz x27, #63, 15f\n\t"                                                                          \
-                   "br x24\n"                                                                                        \
-                   "2:\n\t" LQC_LOAD_AND_JOIN(                                                                       \
-                       LQC_PAIR_TAIL_1, LQC_PAIR_TAIL_2, LQC_PAIR_TAIL_3,                                            \
-                       LQC_PAIR_TAIL_4(16)) "tbnz x27, #63, 15f\n\t"                                                 \
-                                            "br x24\n" LQC_PAIR_BLOCKS "add x19, x19, #16\n\t"                       \
-                                            "subs x21, x21, #2\n\t"                                                  \
-                                            "b.hs 2b\n\t"                                                            \
-                                            "tbz x21, #0, 7f\n"                                                      \
-                                            "5:\n\t"                                                                 \
-                                            "add x30, x19, x17\n\t"                                                  \
-                                            "ldp q8, q9, [x20]\n\t" LQC_PAIR_TAIL_1                                  \
-                                            "ld1r {v7.2d}, [x30]\n\t" LQC_PAIR_TAIL_2                                \
-                                            "ldp q10, q11, [x20, #32]\n\t" LQC_PAIR_TAIL_3 LQC_PAIR_TAIL_4(          \
-                                                16) "tbnz x27, #63, 25f\n\t"                                         \
-                                                    "ldr x30, [x0, #56]\n\t"                                         \
-                                                    "adr x21, 24f\n\t"                                               \
-                                                    "add x21, x21, x30\n\t"                                          \
-                                                    "br x21\n" LQC_WORD_BLOCKS LQC_WORD_TAIL_1                       \
-                                                    "subs x23, x23, #1\n\t" LQC_WORD_TAIL_2(                         \
-                                                        16) "b.ne 3b\n\t"                                            \
-                                                            "b 9f\n"                                                 \
-                                                            "6:\n\t" /* a single word: there is no pair before it */ \
-      LQC_NO_TAIL "b 5b\n"                                                                                           \
-                                                            "7:\n\t" LQC_PAIR_TAIL_1 LQC_PAIR_TAIL_2 LQC_PAIR_TAIL_3 \
-                                                                LQC_PAIR_TAIL_4(16)
-
-#define LQC_WORDS(store, bytes)                                 \
-  LQC_BEGIN                                                     \
-  "3:\n\t" LQC_NEXT_RUN LQC_WORDS_STEPS "subs x23, x23, #1\n\t" \
-  "b.ne 3b\n\t" LQC_END(store, bytes)
 
 __attribute__((noinline)) static void sums_of_words(work *w) {
   register work *x0 __asm__("x0") = w;
@@ -206,11 +87,11 @@ __attribute__((noinline)) static void signs_of_words(work *w) {
 
 /* ---- Tiles ------------------------------------------------------------------------------------------------------- */
 
-LQC_INLINE void start_work(work *w, const lqc_bconv_tile *tile) {
+LQC_INLINE void start_work(work *w, const lqc_bconv_tile *tile, const uint32_t block_words) {
   const uint32_t last = tile->pixels - 1;
   w->input = tile->input;
   w->weights = tile->weights;
-  w->block_bytes = (size_t)tile->filter_words * WORD_BYTES;
+  w->block_bytes = (size_t)tile->filter_words * block_words * sizeof(uint64_t);
   w->runs = tile->runs;
   w->run_count = tile->run_count;
   w->skip_pairs = last == TILE - 1 ? -1 : (int64_t)(TILE - 2 - last) * LQC_PAIR_BLOCK_BYTES;
@@ -229,7 +110,7 @@ LQC_INLINE uint16x8_t initial_of(const lqc_bconv_tile *tile, uint32_t channel) {
   return tile->initial ? vld1q_u16((const uint16_t *)tile->initial + channel) : vdupq_n_u16(0);
 }
 
-typedef uint16_t block_sums[TILE][CHANNELS];
+typedef uint16_t block_sums[ROOM][CHANNELS]; /* the last pixel is none */
 
 LQC_INLINE void start_sums(work *w, const lqc_bconv_tile *tile, uint32_t channel, uint16x8_t start) {
   w->blocks = blocks_from(tile, channel);
@@ -245,10 +126,10 @@ LQC_INLINE void start_sums(work *w, const lqc_bconv_tile *tile, uint32_t channel
   }
 }
 
-LQC_INLINE void accumulate_with(const lqc_bconv_tile *tile, void (*sums_of)(work *)) {
+LQC_INLINE void accumulate_with(const lqc_bconv_tile *tile, void (*sums_of)(work *), const uint32_t block_words) {
   block_sums sums[CHUNK];
   work w;
-  start_work(&w, tile);
+  start_work(&w, tile, block_words);
   for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
     start_sums(&w, tile, channel, vdupq_n_u16(0));
     w.out = (uint8_t *)sums;
@@ -274,7 +155,7 @@ LQC_INLINE uint16x8_t start_of(uint16x8_t initial, const uint16_t *limits, uint1
 }
 
 /* Words of 16 pixels from a byte of each of 8 blocks: out[i] holds those of pixels 2i and 2i + 1. */
-LQC_INLINE void transpose_bytes(uint64x2_t out[TILE / 2], const uint8x16_t bytes[CHUNK]) {
+LQC_INLINE void transpose_bytes(uint64x2_t out[ROOM / 2], const uint8x16_t bytes[CHUNK]) {
   LQC_UNROLL
   for (uint32_t half = 0; half < 2; ++half) {
     uint16x8_t two[4];
@@ -297,11 +178,12 @@ LQC_INLINE void transpose_bytes(uint64x2_t out[TILE / 2], const uint8x16_t bytes
 }
 
 LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                               const lqc_epilogue_params *params, void (*signs_of)(work *)) {
+                               const lqc_epilogue_params *params, void (*signs_of)(work *),
+                               const uint32_t block_words) {
   const uint16x8_t missing_and_1 = vdupq_n_u16((uint16_t)(missing + 1));
   uint8x16_t bytes[CHUNK];
   work w;
-  start_work(&w, tile);
+  start_work(&w, tile, block_words);
   for (uint32_t channel = 0, word = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS, ++word) {
     w.blocks = blocks_from(tile, channel);
     w.out = (uint8_t *)bytes;
@@ -315,7 +197,7 @@ LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs,
     signs_of(&w);
     w.weights += w.blocks * w.block_bytes;
     const uint64x2_t invert = vdupq_n_u64(params->invert ? params->invert[word] : 0);
-    uint64x2_t words[TILE / 2];
+    uint64x2_t words[ROOM / 2];
     transpose_bytes(words, bytes);
     LQC_UNROLL
     for (uint32_t p = 0; p < TILE; p += 2) {
@@ -390,11 +272,11 @@ LQC_INLINE void clip_chunk(block_sums sums[CHUNK], const clip_values *c, int8_t 
 }
 
 LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                          const lqc_epilogue_params *params, void (*sums_of)(work *)) {
+                          const lqc_epilogue_params *params, void (*sums_of)(work *), const uint32_t block_words) {
   const clip_values c = clip_values_of(missing, params);
   block_sums sums[CHUNK];
   work w;
-  start_work(&w, tile);
+  start_work(&w, tile, block_words);
   for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
     const uint32_t channels = lqc_min_u32(CHUNK * CHANNELS, tile->out_channels - channel);
     start_sums(&w, tile, channel, c.start);
@@ -412,44 +294,81 @@ LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint
   }
 }
 
-#define LQC_DEFINE_KERNEL(which)                                                                    \
+/* ---- Affine to float32 ------------------------------------------------------------------------------------------- */
+
+/* One block with all pixels: its multipliers and offsets stay in registers. count: of its channels. */
+LQC_INLINE void affine_block(const block_sums sums, const lqc_affine_neon_values *values, const float *multiplier,
+                             const float *offset, float *const *outputs, uint32_t pixels, uint32_t channel,
+                             uint32_t count, const int clips) {
+  const float32x4_t m[2] = {vld1q_f32(multiplier + channel), vld1q_f32(multiplier + channel + 4)};
+  const float32x4_t o[2] = {vld1q_f32(offset + channel), vld1q_f32(offset + channel + 4)};
+  for (uint32_t p = 0; p < pixels; ++p) {
+    float *out = outputs[p] + channel, last[CHANNELS];
+    const uint16x8_t sum = vld1q_u16(sums[p]);
+    float *to = count == CHANNELS ? out : last;
+    vst1q_f32(to, lqc_affine_of_neon(vsubq_s32(values->k, vreinterpretq_s32_u32(vshll_n_u16(vget_low_u16(sum), 1))),
+                                     m[0], o[0], values, clips));
+    vst1q_f32(to + 4, lqc_affine_of_neon(vsubq_s32(values->k, vreinterpretq_s32_u32(vshll_high_n_u16(sum, 1))), m[1],
+                                         o[1], values, clips));
+    if (count < CHANNELS) {
+      memcpy(out, last, count * sizeof(float));
+    }
+  }
+}
+
+LQC_INLINE void affine_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
+                            const lqc_epilogue_params *params, void (*sums_of)(work *), const uint32_t block_words) {
+  const lqc_affine_neon_values values = lqc_affine_neon_values_of(missing, params);
+  block_sums sums[CHUNK];
+  work w;
+  start_work(&w, tile, block_words);
+  for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
+    start_sums(&w, tile, channel, vdupq_n_u16(0));
+    w.out = (uint8_t *)sums;
+    sums_of(&w);
+    w.weights += w.blocks * w.block_bytes;
+    for (uint32_t b = 0; b < w.blocks; ++b) {
+      const uint32_t first = channel + b * CHANNELS, count = lqc_min_u32(CHANNELS, tile->out_channels - first);
+      if (params->clip_limit != 0) {
+        affine_block(sums[b], &values, params->multiplier, params->offset, (float *const *)outputs, tile->pixels, first,
+                     count, 1);
+      } else {
+        affine_block(sums[b], &values, params->multiplier, params->offset, (float *const *)outputs, tile->pixels, first,
+                     count, 0);
+      }
+    }
+  }
+}
+
+#define LQC_DEFINE_KERNEL(symbol, which, words_of_block, multiple)                                  \
   static void accumulate_##which(const lqc_bconv_tile *tile) {                                      \
-    accumulate_with(tile, sums_of_##which);                                                         \
+    accumulate_with(tile, sums_of_##which, words_of_block);                                         \
   }                                                                                                 \
   static void threshold_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing, \
                                 const lqc_epilogue_params *params) {                                \
-    threshold_with(tile, outputs, missing, params, signs_of_##which);                               \
+    threshold_with(tile, outputs, missing, params, signs_of_##which, words_of_block);               \
   }                                                                                                 \
   static void clip_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,      \
                            const lqc_epilogue_params *params) {                                     \
-    clip_with(tile, outputs, missing, params, sums_of_##which);                                     \
-  }
+    clip_with(tile, outputs, missing, params, sums_of_##which, words_of_block);                     \
+  }                                                                                                 \
+  static void affine_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,    \
+                             const lqc_epilogue_params *params) {                                   \
+    affine_with(tile, outputs, missing, params, sums_of_##which, words_of_block);                   \
+  }                                                                                                 \
+  const lqc_bconv_kernel lqc_##symbol = {                                                           \
+      .name = #symbol,                                                                              \
+      .isa = LQC_ISA_NEON,                                                                          \
+      .wide = 0,                                                                                    \
+      .max_pixels = TILE,                                                                           \
+      .tap_words = multiple,                                                                        \
+      .packed_bytes = which##_bytes,                                                                \
+      .pack = pack_##which,                                                                         \
+      .accumulate = accumulate_##which,                                                             \
+      .threshold = threshold_##which,                                                               \
+      .clip = clip_##which,                                                                         \
+      .affine = affine_##which,                                                                     \
+  };
 
-LQC_DEFINE_KERNEL(words)
-LQC_DEFINE_KERNEL(pairs)
-
-const lqc_bconv_kernel lqc_bconv2d_neon = {
-    .name = "bconv2d_neon",
-    .isa = LQC_ISA_NEON,
-    .wide = 0,
-    .max_pixels = TILE,
-    .tap_words = 1,
-    .packed_bytes = packed_bytes,
-    .pack = pack_words,
-    .accumulate = accumulate_words,
-    .threshold = threshold_words,
-    .clip = clip_words,
-};
-
-const lqc_bconv_kernel lqc_bconv2d_neon_pairs = {
-    .name = "bconv2d_neon_pairs",
-    .isa = LQC_ISA_NEON,
-    .wide = 0,
-    .max_pixels = TILE,
-    .tap_words = 2,
-    .packed_bytes = packed_bytes,
-    .pack = pack_pairs,
-    .accumulate = accumulate_pairs,
-    .threshold = threshold_pairs,
-    .clip = clip_pairs,
-};
+LQC_DEFINE_KERNEL(bconv2d_neon, words, WORDS_WORDS, 1)
+LQC_DEFINE_KERNEL(bconv2d_neon_pairs, pairs, PAIRS_WORDS, 2)

@@ -3,6 +3,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
+#include "affine_neon.h"
 #include "kernels_isa.h"
 #include "pack_bits_neon.h"
 
@@ -65,18 +66,11 @@ void lqc_clip_neon(int8_t *out, const uint16_t *sums, uint32_t missing, const lq
 }
 
 void lqc_affine_neon(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
-  const int32_t step = params->step_log2, limit = params->clip_limit;
-  const int32x4_t k = vdupq_n_s32((int32_t)(params->k - missing));
-  const int32x4_t high = vdupq_n_s32(limit), low = vdupq_n_s32(-limit), shift = vdupq_n_s32(-step);
-  const float32x4_t scale = vdupq_n_f32(step >= 0 ? (float)(1 << step) : 1.0f / (float)(1 << -step));
+  const lqc_affine_neon_values values = lqc_affine_neon_values_of(missing, params);
   for (uint32_t c = 0; c < params->channels; c += LANES_32) {
-    int32x4_t v = vsubq_s32(k, vreinterpretq_s32_u32(vshll_n_u16(vld1_u16(sums + c), 1)));
-    if (limit != 0) {
-      v = vmaxq_s32(vminq_s32(vrshlq_s32(v, shift), high), low);
-    }
-    float32x4_t value = vmulq_f32(vcvtq_f32_s32(v), scale);
-    float32x4_t product = vmulq_f32(vld1q_f32(params->multiplier + c), value);
-    float32x4_t result = vaddq_f32(product, vld1q_f32(params->offset + c));
+    int32x4_t a = vsubq_s32(values.k, vreinterpretq_s32_u32(vshll_n_u16(vld1_u16(sums + c), 1)));
+    float32x4_t result = lqc_affine_of_neon(a, vld1q_f32(params->multiplier + c), vld1q_f32(params->offset + c),
+                                            &values, params->clip_limit != 0);
     if (params->channels - c >= LANES_32) {
       vst1q_f32(out + c, result);
     } else {

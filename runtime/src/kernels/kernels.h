@@ -73,7 +73,7 @@ typedef struct lqc_bconv_kernel {
   /* sums[p][c] = initial[c] + popcount(input xor filter c) over all runs, for every c < out_channels. Values at
      c >= out_channels, within sums_stride, may be anything. Reads no input word outside the runs. */
   void (*accumulate)(const lqc_bconv_tile *tile);
-  lqc_fused_bconv threshold, clip; /* as those of lqc_kernels; NULL: none of its own */
+  lqc_fused_bconv threshold, clip, affine; /* as those of lqc_kernels; NULL: none of its own */
 } lqc_bconv_kernel;
 
 /* ---- int8 convolution ------------------------------------------------------------------------------------------ */

@@ -1,6 +1,6 @@
 /* A plugin for qemu-aarch64 (user mode, 7.2) that counts the instructions that run between two functions of a program.
  *
- *   qemu-aarch64 -plugin build/count_instructions.so,begin=0x4012f0,end=0x4012f4 -d plugin program ...
+ *   qemu-aarch64 -d plugin -plugin count_instructions.so,begin=0x4012f0,end=0x4012f4 program ...
  *
  * begin and end are the addresses of the functions. Prints "instructions ALL vector VECTOR" at the end. A vector
  * instruction is one of the group "data processing: scalar floating point and advanced SIMD" of the A64 encoding (bits
