@@ -174,3 +174,28 @@ def test_a_function_whose_sign_changes_twice_is_refused():
     broken = ir.Graph.build(graph.name, graph.tensors.values(), ops, graph.inputs, graph.outputs)
     with pytest.raises(ConversionError, match="'bn' before the sign 'bits' are not monotone"):
         fuse_thresholds(broken)
+
+
+@pytest.mark.parametrize(
+    "lowest, highest", [(-127, 127), (-32767, 32767), (-(1 << 62), 1 << 62), (-3, 5), (0, 0), (0, 1)]
+)
+def test_bisection_finds_every_flip_inside_the_domain(lowest, highest):
+    rng = np.random.default_rng(0)
+    count = 100
+    wanted = arithmetic.Thresholds(
+        rng.integers(max(lowest - 2, -(1 << 62)), highest, count, endpoint=True),
+        rng.integers(0, 2, count).astype(np.uint8),
+    )
+    calls = []
+
+    def sign_of(v):
+        assert v.shape[1] == count and v.min() >= lowest and v.max() <= highest
+        calls.append(len(v))
+        return arithmetic.threshold_bits(v, wanted)
+
+    found = arithmetic.find_thresholds(lowest, highest, count, sign_of)
+    near = np.concatenate([wanted.threshold - 1, wanted.threshold, wanted.threshold + 1, [lowest, highest]])
+    v = np.repeat(np.unique(np.clip(near, lowest, highest))[:, None], count, axis=1)
+    np.testing.assert_array_equal(arithmetic.threshold_bits(v, found), arithmetic.threshold_bits(v, wanted))
+    # The ends, and rounds that each leave a 16th; the last ones, where 16 is more than there is, one more.
+    assert len(calls) <= 3 + np.log(highest - lowest + 1) / np.log(arithmetic.PARTS) and max(calls) <= 15
