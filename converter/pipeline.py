@@ -12,6 +12,7 @@ from larq_clip.converter.passes.fold_batch_norm import fold_batch_norm
 from larq_clip.converter.passes.fold_padding import fold_padding
 from larq_clip.converter.passes.fuse_activations import fuse_activations
 from larq_clip.converter.passes.fuse_fixed_point import fuse_fixed_point
+from larq_clip.converter.passes.fuse_levels import fuse_levels
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
 from larq_clip.converter.passes.lower_accumulators import lower_accumulators
 from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
@@ -52,6 +53,7 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(
         fuse_thresholds, "before the batch norms are folded or lowered: a sign must see what Keras computes, unrounded"
     ),
+    Stage(fuse_levels, "beside fuse_thresholds, for the same reason"),
     Stage(
         fuse_fixed_point,
         "after fuse_thresholds: the batch norms in front of signs have become thresholds, so that what reads an exact "

@@ -40,7 +40,7 @@ ENUMERATED = 4095  # domains up to this size, an 8-bit clip's 255 values among t
 
 
 def fuse_thresholds(graph: Graph) -> Graph:
-    """Two rewrites, for a chain of BatchNorm, Affine, Elementwise and MaxPool2D ops before a Bitpack of plain signs:
+    """Two rewrites, for a chain of BatchNorm, Affine, Elementwise and MaxPool2D ops before a Bitpack with one output:
 
         BinaryConv2D → [AccumulatorClip] → chain → Bitpack  ⇒  BinaryConv2D(Threshold) → [BitMaxPool2D …]
         S → chain → Bitpack                                 ⇒  S → Bitpack(thresholds) → [BitMaxPool2D …]
@@ -50,8 +50,9 @@ def fuse_thresholds(graph: Graph) -> Graph:
     Where others read a tensor of the chain, the chain stays for them. The chain is as long as possible, but an exact
     tensor that is needed as more than signs is a root: its producer takes the sign along, see `fuse_fixed_point`.
 
-    It does not fire on a Bitpack with thresholds, on one that follows S directly, nor on bits. It ends because each
-    rewrite replaces a Bitpack that can be rewritten by an op that cannot.
+    The Bitpack is a plain sign, or has float32 thresholds of its own, as quantizers to 0 and 1 have. It does not fire
+    on one that follows S directly, on one with integer thresholds or inverted channels, nor on bits. It ends because
+    each rewrite takes a Bitpack nearer to the inputs, or makes it a convolution's.
     """
     return apply_everywhere(graph, _rewrite)
 
@@ -107,7 +108,9 @@ def _signs_only(graph: Graph, name: str) -> bool:
 
 
 def _rewrite(graph: Graph, op: Op) -> Replacement | None:
-    if not isinstance(op, ir.Bitpack) or not op.is_plain_sign:
+    if not isinstance(op, ir.Bitpack) or op.invert is not None or len(op.outputs) > 1:
+        return None
+    if op.thresholds is not None and op.thresholds.dtype != np.float32:
         return None
     chain = find_chain(graph, op)
     if chain.conv is not None:
@@ -122,7 +125,7 @@ def _fuse_into_conv(graph: Graph, chain: Chain, conv: ir.BinaryConv2D) -> Replac
     clip = chain.clip
     limit = conv.k if clip is None else clip.limit
     bits = () if clip is None else (-clip.step_log2,)
-    follow = _Follower(graph, chain, Tensor("", DType.INT32, chain.root.shape, bits))
+    follow = Follower(graph, chain, Tensor("", DType.INT32, chain.root.shape, bits))
     found = follow.integer_thresholds(limit)
     falls = follow.falls_at_pools(np.array([-limit, limit]))
     dtype = np.int8 if clip is not None and limit <= INT8_LIMIT else smallest_integer(found.threshold)
@@ -139,7 +142,7 @@ def _fuse_into_conv(graph: Graph, chain: Chain, conv: ir.BinaryConv2D) -> Replac
 def _fuse_into_bitpack(graph: Graph, chain: Chain) -> Replacement:
     root = chain.root
     # int32 accumulators that reach this point are stored as float32, see `lower_accumulators`.
-    follow = _Follower(graph, chain, root if root.dtype is not DType.INT32 else Tensor("", DType.FLOAT32, root.shape))
+    follow = Follower(graph, chain, root if root.dtype is not DType.INT32 else Tensor("", DType.FLOAT32, root.shape))
     if root.dtype in (*ir.STORED, DType.INT64):
         reach = ir.ranges(graph)[root.name] if root.dtype is DType.INT64 else None
         limit = clip_limit(8 * root.dtype.numpy.itemsize) if reach is None else reach.largest
@@ -170,7 +173,7 @@ def smallest_integer(array: NDArray[np.integer]) -> type[np.integer]:
     return np.int32
 
 
-class _Follower(NamedTuple):
+class Follower(NamedTuple):
     """Evaluates a chain on single numbers instead of images, a pixel a number, pools left out."""
 
     graph: Graph
@@ -222,7 +225,11 @@ class _Follower(NamedTuple):
         last = steps[-1][1] if steps else np.asarray(v)
         if np.any(np.isnan(last)):
             raise self._overflow()
-        return arithmetic.sign_bits(last)
+        thresholds = getattr(self.chain.sign, "thresholds", None)
+        if thresholds is None:
+            return arithmetic.sign_bits(last)
+        none = np.zeros(thresholds.shape, np.uint8)
+        return arithmetic.float_threshold_bits(last.astype(np.float32), arithmetic.FloatThresholds(thresholds, none))
 
     def integer_thresholds(self, limit: int) -> arithmetic.Thresholds:
         """Thresholds on the integers in [-limit, limit], by bisection, then checked against every value."""
