@@ -41,7 +41,7 @@ SHAPES = [
 ]
 MODES = ["bits:bits", "bits:int8", "bits:float32", "float32:bits", "int8:bits"]
 #: units in a cycle that the arithmetic of each instruction set allows: derived in runtime/src/kernels/README.md
-LIMITS = {"scalar": 0.5, "avx2": 0.75, "avx512": 8 / 3}
+LIMITS = {"scalar": 0.5, "avx2": 1.5, "avx512": 8 / 3}
 CORES = ["cortex-a55", "cortex-a72", "neoverse-n1"]
 #: functions of the NEON kernels, by whether a tap has an even number of 64-bit words
 INNER_LOOPS = {True: "signs_of_pairs", False: "signs_of_words"}
