@@ -3,6 +3,7 @@
 #   make demo          train, convert, run and compare on the embedded images; results in build/demo/
 #   make test          all tests: C (release, sanitizers, 64-bit and 32-bit ARM under qemu) and Python
 #   make bench         measure, and record the results in benchmarks/results/
+#   make bench-kernels the same of single binary convolutions: times here, instructions and modelled cycles on aarch64
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
 #   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
@@ -37,7 +38,7 @@ WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 	print fit < 1 ? 1 : fit < jobs ? fit : jobs; found = 1 } END { if (!found) print 1 }' /proc/meminfo 2>/dev/null || echo 1)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench accuracy lint format \
+.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench bench-kernels accuracy lint format \
 	schema setup system clean
 
 demo: setup system
@@ -125,6 +126,10 @@ OLDEST_PYTHON = $(shell for p in python3.11 python3.10 python3; do \
 
 bench: test-c test-aarch64
 	$(BIN)/python benchmarks/runtime_size.py
+
+bench-kernels: test-c test-aarch64
+	command -v llvm-mca-19 >/dev/null || { echo "make: llvm-mca-19 is missing (Debian package llvm-19)" >&2; exit 1; }
+	$(BIN)/python benchmarks/kernels.py
 
 EXPERIMENTS ?= $(basename $(notdir $(wildcard benchmarks/accuracy/configs/*_quarter.json)))
 SEEDS ?= 1 2 3
