@@ -185,7 +185,7 @@ def address_of(symbol: str) -> str:
 def counts_of(shape: tuple[int, ...], mode: str) -> tuple[float, float]:
     """Instructions and vector instructions a unit."""
     plugin = f"{AARCH64 / 'count_instructions.so'},begin={address_of('roi_begin')},end={address_of('roi_end')}"
-    command = ["qemu-aarch64", "-d", "plugin", "-plugin", plugin, AARCH64 / PROGRAM, *arguments_of(shape, mode, 1)]
+    command = ["qemu-aarch64", "-d", "plugin", "-plugin", plugin, str(AARCH64 / PROGRAM), *arguments_of(shape, mode, 1)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     match = re.search(r"instructions (\d+) vector (\d+)", run.stdout + run.stderr)
     if match is None:
@@ -195,7 +195,13 @@ def counts_of(shape: tuple[int, ...], mode: str) -> tuple[float, float]:
 
 def inner_loop(function: str) -> str:
     """Assembly of the shortest loop of `function` that has a block of eight filters for every pixel of a tile."""
-    dump = ["aarch64-linux-gnu-objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", AARCH64 / PROGRAM]
+    dump = [
+        "aarch64-linux-gnu-objdump",
+        "-d",
+        "--no-show-raw-insn",
+        f"--disassemble={function}",
+        str(AARCH64 / PROGRAM),
+    ]
     lines = re.findall(r"^ *([0-9a-f]+):\t(.*)$", subprocess.run(dump, capture_output=True, text=True).stdout, re.M)
     places = {int(address, 16): i for i, (address, _) in enumerate(lines)}
     loops = []
