@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def pytest_runtest_makereport(item, call):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which CI does not accept: {reason}"
+
+
+def pytest_make_parametrize_id(val):
+    """The value as text, without the addresses of objects: workers must agree on the names of tests."""
+    pytest_names_it = isinstance(val, (str, bytes, int, float)) or hasattr(val, "__name__") or hasattr(val, "dtype")
+    return None if pytest_names_it else re.sub(" at 0x[0-9a-f]+", "", str(val))
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,6 @@ def vgg(keras, step, pool, pad_values, norm, bias=False, filters=(20, 70, 64)):
         (8, "after", 0, {}, True),
         (None, "after", -1, {"fused": False}, True),
     ],
-    ids=str,
 )
 def test_sequential_vgg(keras, step, pool, pad_values, norm, bias):
     model = keras.Sequential([keras.Input((10, 8, 2)), *vgg(keras, step, pool, pad_values, norm, bias)])
@@ -341,7 +340,7 @@ def model_on_ties(keras, kind: str, norm: dict, channels: int = 40):
 
 
 @pytest.mark.parametrize("kind", ["first", "conv", "bias", "relu", "dense", "clipped"])
-@pytest.mark.parametrize("norm", [{}, {"scale": False}, {"fused": False}], ids=str)
+@pytest.mark.parametrize("norm", [{}, {"scale": False}, {"fused": False}])
 def test_signs_on_ties_are_those_of_the_layers_one_by_one(keras, kind, norm):
     """Those of predict too; but TensorFlow may merge a convolution that has neither bias nor clip with a batch norm,
     and then rounds differently, depending on its version and the machine."""

@@ -106,7 +106,6 @@ def assert_same(one, other):
         ({"start_epoch": 1, "batches_per_stage": 3}, [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]),
         ({"start_epoch": 2, "batches_per_stage": 1}, [0, 0, 0, 0, 1, 2, 3, 3]),
     ],
-    ids=str,
 )
 def test_schedule(arguments, expected):
     record = fit(BatchNormQuantization(**arguments), len(expected) // 2)
@@ -408,7 +407,6 @@ def test_a_fit_too_short_warns(arguments):
         ({"granularity": "tensor"}, "granularity is 'tensor'; accepted are"),
         ({"restart_factor": 1, "restart_learning_rate": 1}, "both given"),
     ],
-    ids=str,
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -83,7 +83,7 @@ def test_stages_inside_one_fit(clipped, images, labels):
     assert not [key for key in history if key.startswith("val_") and "saturation" in key]
 
 
-@pytest.mark.parametrize("compile_arguments", [{}, {"jit_compile": True}, {"steps_per_execution": 2}], ids=str)
+@pytest.mark.parametrize("compile_arguments", [{}, {"jit_compile": True}, {"steps_per_execution": 2}])
 def test_switching_retraces_nothing_and_changes_training(clipped, images, labels, compile_arguments):
     traces = []
 

@@ -37,7 +37,7 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize("use_bias", [True, False])
-@pytest.mark.parametrize("arguments", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("arguments", CONVOLUTIONS)
 def test_convolution_clips_the_exact_accumulator_before_bias_and_activation(binary, arguments, use_bias, rng):
     x = rng.standard_normal((3, 7, 8, 8)).astype(np.float32)
     layer = layers.QuantConv2D(
@@ -200,7 +200,6 @@ def test_constraint_keeps_latent_weights_clipped(binary, rng):
 @pytest.mark.parametrize(
     "identifier",
     ["accumulator_clip", {"class_name": "accumulator_clip", "config": {"step": 4}}, AccumulatorClip(6), None],
-    ids=str,
 )
 def test_config_round_trips(binary, identifier):
     if isinstance(identifier, AccumulatorClip):

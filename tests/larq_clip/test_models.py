@@ -71,7 +71,6 @@ def scaled_sign_of_signs(x):
         lq.quantizers.SteTern(threshold_value=1e-5),
         lq.quantizers.DoReFa(k_bit=1),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("place", ["input_quantizer", "kernel_quantizer"])
 def test_what_produces_other_values_is_not_binary(quantizer, place):

@@ -318,7 +318,6 @@ def test_tables_of_others_are_left_alone(tmp_path):
         ({"samples": iter([X]), "csv": "a"}, TypeError, "samples is of type list_iterator"),
         ({"samples": None, "csv": "a"}, TypeError, "samples is of type NoneType"),
     ],
-    ids=str,
 )
 def test_wrong_arguments(tmp_path, monkeypatch, arguments, error, message):
     monkeypatch.chdir(tmp_path)

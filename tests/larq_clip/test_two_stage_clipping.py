@@ -171,9 +171,10 @@ class Decay(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = float(self.model.optimizer.learning_rate) / 2
 
 
-@pytest.mark.parametrize("start", [{"clip_from_epoch": 2}, {"monitor": "score", "patience": 1, "mode": "min"}], ids=str)
+@pytest.mark.parametrize("start", [{"clip_from_epoch": 2}, {"monitor": "score", "patience": 1, "mode": "min"}])
 @pytest.mark.parametrize(
-    ("restart", "rate"), [({}, 0.125), ({"restart_learning_rate": 0.4}, 0.4), ({"restart_factor": 0.5}, 0.25)], ids=str
+    ("restart", "rate"),
+    [({}, 0.125), ({"restart_learning_rate": 0.4}, 0.4), ({"restart_factor": 0.5}, 0.25)],
 )
 @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.legacy.Adam], ids=["new", "legacy"])
 def test_restart(start, restart, rate, optimizer):
@@ -362,7 +363,6 @@ def test_training_continues_where_a_killed_process_ended(tmp_path):
         ({"clip_from_epoch": 1, "restart_factor": "half"}, "restart_factor is 'half'"),
         ({"clip_from_epoch": 1, "restart_factor": 1, "restart_learning_rate": 1}, "both given"),
     ],
-    ids=str,
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -165,7 +165,7 @@ def test_threads_do_not_change_the_result(threads):
         np.testing.assert_array_equal(larq_clip.Interpreter(data, num_threads=threads).predict(images), expected)
 
 
-@pytest.mark.parametrize("case", grid()[5::16], ids=str)
+@pytest.mark.parametrize("case", grid()[5::16])
 def test_reference_equals_larq(case):
     """The NumPy reference against Larq's own layer, the specification: the accumulator."""
     import larq as lq
