@@ -3,6 +3,7 @@
 #   make demo          train, convert, run and compare on the embedded images; results in build/demo/
 #   make test          all tests: C (release, sanitizers, 64-bit and 32-bit ARM under qemu) and Python
 #   make bench         measure, and record the results in benchmarks/results/
+#   make bench-end-to-end  of that whole networks, and peers beside them, alone
 #   make bench-kernels the same of single binary convolutions: times here, instructions and modelled cycles on aarch64
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
@@ -124,12 +125,27 @@ OLDEST_PYTHON = $(shell for p in python3.11 python3.10 python3; do \
 
 # ---- Measuring -------------------------------------------------------------------------------------------------
 
-bench: test-c test-aarch64
+# End to end, MODELS="QuickNet vgg_11" chooses networks and ROUNDS how often each engine runs; on a machine that does
+# nothing else.
+bench: test-c test-aarch64 bench-end-to-end
 	$(BIN)/python benchmarks/runtime_size.py
 
 bench-kernels: test-c test-aarch64
 	command -v llvm-mca-19 >/dev/null || { echo "make: llvm-mca-19 is missing (Debian package llvm-19)" >&2; exit 1; }
 	$(BIN)/python benchmarks/kernels.py
+
+MODELS ?=
+ROUNDS ?= 200
+bench-end-to-end: setup build/peers/.installed
+	$(BIN)/python benchmarks/end_to_end/measure.py --peers build/peers --rounds $(ROUNDS) \
+		$(if $(MODELS),--models $(MODELS))
+	$(BIN)/python benchmarks/end_to_end/tables.py
+
+build/peers/.installed: benchmarks/end_to_end/requirements.txt
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	build/peers/bin/pip install --quiet --disable-pip-version-check --no-deps larq-compute-engine==0.16.0
+	touch $@
 
 EXPERIMENTS ?= $(basename $(notdir $(wildcard benchmarks/accuracy/configs/*_quarter.json)))
 SEEDS ?= 1 2 3

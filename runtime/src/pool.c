@@ -16,6 +16,10 @@ static void do_share(lqc_work work, const void *context, size_t count, uint32_t 
 
 #if LQC_THREADS
 
+/* Between the works of a run, and between runs, workers park in a condition variable and do not spin: a session may
+ * wait for its next image for any time, on a device with few cores, of which spinning would take one each. Waking costs
+ * some microseconds an op. Threads are not bound to cores; the share of each is fixed by its index, so that results,
+ * and which memory a thread touches, do not depend on who wakes first. */
 #  include <pthread.h>
 #  include <signal.h>
 
