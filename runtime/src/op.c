@@ -201,7 +201,7 @@ void lqc_need_thread_scratch(lqc_prepare *prepare, size_t bytes) {
 }
 
 lqc_status lqc_take_scratch(lqc_prepare *prepare, size_t bytes, void **memory) {
-  const lqc_bump *bump = prepare->bump;
+  lqc_bump *bump = prepare->bump;
   size_t aligned, end = bump->bytes - bump->bytes % LQC_ALIGNMENT;
   if (!lqc_align_size(bytes, LQC_ALIGNMENT, &aligned)) {
     aligned = PTRDIFF_MAX; /* refused when the session's memory is added up */
@@ -217,6 +217,7 @@ lqc_status lqc_take_scratch(lqc_prepare *prepare, size_t bytes, void **memory) {
     return too_small(bump, prepare->error);
   }
   *memory = bump->base + (end - aligned);
+  bump->bytes = end - aligned;
   return LQC_OK;
 }
 

@@ -15,7 +15,7 @@
  * same code finds the size and fills the memory, so the two cannot disagree. */
 typedef struct lqc_bump {
   uint8_t *base;
-  size_t used, bytes; /* bytes: of the memory at base */
+  size_t used, bytes; /* bytes: of the memory at base, without scratch memory that is in use at its end */
 } lqc_bump;
 
 /* Fails with LQC_ERROR_UNSUPPORTED where the size does not fit this machine, with LQC_ERROR_ARENA_TOO_SMALL where it

@@ -124,6 +124,7 @@ static lqc_status place_operands(lqc_prepare *prepare, const lqc_op *op, void *c
 }
 
 static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_node *nodes) {
+  const size_t bytes = prepare->bump->bytes;
   for (uint32_t i = 0; i < prepare->view->ops.count; ++i) {
     static const lqc_prepare_op prepare_op[LQC_OP_KIND_COUNT] = {
 #define LQC_OP_ENTRY(NAME, name) [LQC_OP_##NAME] = lqc_prepare_##name,
@@ -139,6 +140,7 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
     lqc_node node = {.name = op.name, .kind = op.kind};
     LQC_TRY(place_operands(prepare, &op, places, &node));
     LQC_TRY(prepare_op[op.kind](prepare, &op, inputs, outputs, &node));
+    prepare->bump->bytes = bytes; /* its scratch memory is free again */
     if (nodes) {
       nodes[i] = node;
     }

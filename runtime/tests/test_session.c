@@ -51,6 +51,31 @@ static void test_memory(void) {
   model_end(&m);
 }
 
+/* Every size that is too small is refused, before anything is written beyond it or over something else. */
+static void test_too_small(void (*build)(built_model *m, uint64_t seed)) {
+  built_model m;
+  lqc_model model;
+  lqc_error error;
+  lqc_session *session = NULL;
+  build(&m, 7);
+  built_file file = build_file(&m);
+  EXPECT(lqc_model_load(&model, file.data, file.size, &error) == LQC_OK, "%s", error.message);
+  for (lqc_isa isa = LQC_ISA_AUTO; isa <= LQC_ISA_SCALAR; ++isa) {
+    lqc_options options = {.isa = isa};
+    size_t needed;
+    EXPECT(lqc_session_size(&model, &options, &needed, &error) == LQC_OK, "%s", error.message);
+    guarded memory = guarded_new(needed);
+    for (size_t bytes = 0; bytes < needed; bytes += LQC_ALIGNMENT) {
+      lqc_status status = lqc_session_init(&session, &model, &options, guarded_last(&memory, bytes), bytes, &error);
+      EXPECT(status == LQC_ERROR_ARENA_TOO_SMALL && session == NULL, "%zu of %zu bytes: status %d", bytes, needed,
+             (int)status);
+    }
+    guarded_free(&memory);
+  }
+  free(file.data);
+  model_end(&m);
+}
+
 static void test_wrong_calls(void) {
   built_model m;
   lqc_error error;
@@ -287,6 +312,9 @@ static void test_pool(void) {
 
 int main(void) {
   test_memory();
+  test_too_small(sample_network);
+  test_too_small(integer_network);
+  test_too_small(plain_network);
   test_wrong_calls();
   test_inputs();
   test_determinism();
