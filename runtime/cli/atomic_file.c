@@ -16,7 +16,7 @@ static char target[PATH_MAX], temporary[PATH_MAX + 32];
 static FILE *open_file;
 static volatile sig_atomic_t exists; /* temporary names a file of ours */
 
-static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGQUIT, SIGXCPU, SIGXFSZ};
 
 static void remove_and_end(int number) {
   if (exists) {
