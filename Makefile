@@ -39,8 +39,8 @@ WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 	print fit < 1 ? 1 : fit < jobs ? fit : jobs; found = 1 } END { if (!found) print 1 }' /proc/meminfo 2>/dev/null || echo 1)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench bench-kernels accuracy lint format \
-	schema setup system clean
+.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench bench-end-to-end bench-kernels \
+	accuracy lint format schema setup system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo

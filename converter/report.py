@@ -29,7 +29,7 @@ def describe(model: ir.Graph | bytes) -> dict[str, Any]:
     file = reader.read_model(data)
     graph = file.graph
     ops = [_describe_op(graph, op) for op in graph.ops]
-    ideal = sum(_ideal_bytes(op) for op in graph.ops)
+    ideal = _ideal_bytes(graph)
     lower_bound = memory.plan(graph).lower_bound
     return {
         "report_version": REPORT_VERSION,
@@ -105,13 +105,15 @@ def _dtype(field: codec.Field, array: np.ndarray) -> ir.DType:
     return packing.constant_dtype(array, bits=field.kind is Kind.BITS)
 
 
-def _ideal_bytes(op: ir.Op) -> int:
-    """Bytes of an op's constants, bits packed without gaps and rounded up once."""
-    total_bits = 0
-    for field, array in codec.constants_of(op):
-        dtype = _dtype(field, array)
-        total_bits += array.size * (1 if dtype is ir.DType.BIT else 8 * dtype.numpy.itemsize)
-    return -(-total_bits // 8)
+def _ideal_bytes(graph: ir.Graph) -> int:
+    """Bytes of the constants of all ops, equal ones once, bits packed without gaps and each rounded up once."""
+    bits: dict[tuple[ir.DType, tuple[int, ...], bytes], int] = {}
+    for op in graph.ops:
+        for field, array in codec.constants_of(op):
+            dtype = _dtype(field, array)
+            element_bits = 1 if dtype is ir.DType.BIT else 8 * dtype.numpy.itemsize
+            bits[dtype, array.shape, array.tobytes()] = array.size * element_bits
+    return sum(-(-size // 8) for size in bits.values())
 
 
 def _macs(graph: ir.Graph, op: ir.Op | Any) -> int:
