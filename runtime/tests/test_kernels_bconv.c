@@ -154,7 +154,7 @@ static void test_fused(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
   const uint32_t k = c->channels * c->kernel_h * c->kernel_w;
   uint32_t taps = 0;
   for (uint32_t t = 0; t < c->kernel_h * c->kernel_w; ++t) {
-    taps += c->taps >> t & 1;
+    taps += (uint32_t)(c->taps >> t) & 1;
   }
   lqc_kernels scalar;
   lqc_kernels_scalar(&scalar);
