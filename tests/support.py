@@ -101,3 +101,13 @@ def run_program(command: list[str], **options) -> subprocess.CompletedProcess[st
 def qemu(program_path: Path) -> list[str]:
     """Command line that runs an aarch64 program here."""
     return ["qemu-aarch64", str(program_path)]
+
+
+def neon_outputs(aarch64_cli: Path, data: bytes, images: np.ndarray, folder: Path) -> np.ndarray:
+    """The outputs of a model file with one output, computed by the NEON kernels under qemu."""
+    (folder / "model.lcb").write_bytes(data)
+    np.save(folder / "x.npy", images)
+    files = ["model.lcb", "--input", "x.npy", "--output", "y.npy", "--isa", "neon"]
+    run = run_program([*qemu(aarch64_cli), *files], cwd=folder)
+    assert run.returncode == 0, run.stderr
+    return np.load(folder / "y.npy")

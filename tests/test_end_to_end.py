@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from support import IMAGE, dyadic_images, qemu, randomize, run_program, small_vgg
+from support import IMAGE, dyadic_images, neon_outputs, randomize, small_vgg
 
 import larq_clip
 from larq_clip.converter import ir, reader
@@ -81,13 +81,8 @@ def test_every_instruction_set_predicts_the_same(converted):
 @pytest.mark.aarch64
 def test_neon_predicts_the_same(converted, aarch64_cli, tmp_path):
     _, data, images = converted
-    (tmp_path / "model.lcb").write_bytes(data)
-    np.save(tmp_path / "x.npy", images)
-    run = run_program(
-        [*qemu(aarch64_cli), "model.lcb", "--input", "x.npy", "--output", "y.npy", "--isa", "neon"], cwd=tmp_path
-    )
-    assert run.returncode == 0, run.stderr
-    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), larq_clip.Interpreter(data).predict(images))
+    found = neon_outputs(aarch64_cli, data, images, tmp_path)
+    np.testing.assert_array_equal(found, larq_clip.Interpreter(data).predict(images))
 
 
 def float_tail(step: float | None):

@@ -5,10 +5,12 @@ Four of them; all with LARQ_CLIP_ALL_ZOO=1, which takes minutes.
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
 import pytest
+from support import neon_outputs
 from zoo_support import CASES, CLIPPED, EVERYTHING, quantized, record
 
 from larq_clip.converter import convert_keras_model, reader, report, verify_keras_model
@@ -23,15 +25,23 @@ FAST = ("BinaryDenseNet28", "BinaryResNetE18", "BiRealNet", "QuickNetSmall")
 FLOAT_PARTS = ("BinaryAlexNet", "RealToBinaryNet")
 
 
-@pytest.mark.parametrize("name", CLIPPED if EVERYTHING else FAST)
-def test_zoo_models_are_exact(name):
-    from larq_clip._keras import keras, tf
+@functools.cache
+def converted(name):
+    """A model, its images, its file and the seconds that converting took."""
+    from larq_clip._keras import tf
 
     # These models need no autograph, and converting their many layers takes most of the time.
     model, x = tf.autograph.experimental.do_not_convert(quantized)(name)
     start = time.perf_counter()
     data = convert_keras_model(model)
-    seconds = time.perf_counter() - start
+    return model, x, data, time.perf_counter() - start
+
+
+@pytest.mark.parametrize("name", CLIPPED if EVERYTHING else FAST)
+def test_zoo_models_are_exact(name):
+    from larq_clip._keras import keras
+
+    model, x, data, seconds = converted(name)
     described = report.describe(data)
     assert described["size_ratio"] <= 1.05 and described["arena_ratio"] <= 1.10
     verified = verify_keras_model(model, data, x, constants=False).require()
@@ -53,3 +63,10 @@ def test_zoo_models_are_exact(name):
     floats = {tensor for tensor, info in graph.tensors.items() if info.dtype is DType.FLOAT32}
     assert floats == {*graph.inputs, softmax.input, softmax.output}
     record(name, "integer", data, exact=True, seconds=seconds)
+
+
+@pytest.mark.aarch64
+@pytest.mark.parametrize("name", CLIPPED if EVERYTHING else FAST)
+def test_neon_computes_the_same(name, aarch64_cli, tmp_path):
+    _, x, data, _ = converted(name)
+    np.testing.assert_array_equal(neon_outputs(aarch64_cli, data, x, tmp_path), Interpreter(data).predict(x))

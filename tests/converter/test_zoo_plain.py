@@ -6,14 +6,17 @@ Each on the same inputs: bits and integers are equal, float32 within what roundi
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
 import pytest
 from converter_support import ops_of
+from support import neon_outputs
 from zoo_support import CASES, CLIPPED, EVERYTHING, clipped, record, trained
 
 from larq_clip.converter import convert_keras_model, ir, reader, report, verify_keras_model
+from larq_clip.interpreter import Interpreter
 
 pytest.importorskip("larq_zoo", reason="larq-zoo is not installed: pip install 'larq-clip[zoo]'")
 
@@ -22,8 +25,9 @@ ALL = (*((name, "plain") for name in CASES), *((name, "clipped") for name in CLI
 FLIPPED = 1e-5  # the share of signs that rounding may turn; those of weights as random as these: none
 
 
-@pytest.mark.parametrize("name, fidelity", ALL if EVERYTHING else FAST)
-def test_zoo_models_are_exact(name, fidelity):
+@functools.cache
+def converted(name, fidelity):
+    """A model, its images, its file and the seconds that converting took."""
     from larq_clip._keras import tf
 
     # These models need no autograph, and converting their many layers takes most of the time.
@@ -31,7 +35,12 @@ def test_zoo_models_are_exact(name, fidelity):
     model, x = tf.autograph.experimental.do_not_convert(build)(name)
     start = time.perf_counter()
     data = convert_keras_model(model)
-    seconds = time.perf_counter() - start
+    return model, x, data, time.perf_counter() - start
+
+
+@pytest.mark.parametrize("name, fidelity", ALL if EVERYTHING else FAST)
+def test_zoo_models_are_exact(name, fidelity):
+    model, x, data, seconds = converted(name, fidelity)
     found = verify_keras_model(model, data, x).require()
     assert found.flipped <= FLIPPED * found.values and found.constants
     assert all(np.isfinite(difference) for difference in found.outputs.values())
@@ -45,3 +54,10 @@ def test_zoo_models_are_exact(name, fidelity):
     signs = sum(int(np.prod(layer.kernel.shape)) for layer in layers) * CASES[name].planes
     assert signs == sum(op.weights.size for op in binary)
     record(name, fidelity, data, exact=True, seconds=seconds)
+
+
+@pytest.mark.aarch64
+@pytest.mark.parametrize("name, fidelity", ALL if EVERYTHING else FAST)
+def test_neon_computes_the_same(name, fidelity, aarch64_cli, tmp_path):
+    _, x, data, _ = converted(name, fidelity)
+    np.testing.assert_array_equal(neon_outputs(aarch64_cli, data, x, tmp_path), Interpreter(data).predict(x))

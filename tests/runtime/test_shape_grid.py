@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from support import qemu, run_program
+from support import neon_outputs
 
 import larq_clip
 from larq_clip import arithmetic
@@ -144,13 +144,8 @@ def test_neon_equals_reference(aarch64_cli, tmp_path):
     different = []
     for case, epilogue in itertools.product(grid(), EPILOGUES):
         graph, images = build(case, epilogue)
-        (tmp_path / "case.lcb").write_bytes(writer.write(graph))
-        np.save(tmp_path / "x.npy", images)
-        files = ["case.lcb", "--input", "x.npy", "--output", "y.npy", "--isa", "neon"]
-        run = run_program([*qemu(aarch64_cli), *files], cwd=tmp_path)
-        assert run.returncode == 0, f"{case}: {run.stderr}"
+        got = neon_outputs(aarch64_cli, writer.write(graph), images, tmp_path)
         expected = ir.evaluate(graph, {"x": images})["out"]
-        got = np.load(tmp_path / "y.npy")
         if not np.array_equal(got, expected):
             different.append(f"{case} {epilogue}: {np.count_nonzero(got != expected)} of {got.size}")
     assert not different
