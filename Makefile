@@ -5,6 +5,7 @@
 #   make bench         measure, and record the results in benchmarks/results/
 #   make bench-end-to-end  of that whole networks, and peers beside them, alone
 #   make bench-kernels the same of single binary convolutions: times here, instructions and modelled cycles on aarch64
+#   make zoo           convert all models of larq-zoo in three fidelities, compare every layer, record it
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
 #   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
@@ -40,7 +41,7 @@ WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench bench-end-to-end bench-kernels \
-	accuracy lint format schema setup system clean
+	accuracy zoo lint format schema setup system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -146,6 +147,13 @@ build/peers/.installed: benchmarks/end_to_end/requirements.txt
 	build/peers/bin/pip install --quiet --disable-pip-version-check -r $<
 	build/peers/bin/pip install --quiet --disable-pip-version-check --no-deps larq-compute-engine==0.16.0
 	touch $@
+
+zoo: setup test-aarch64
+	rm -f build/zoo.json
+	LARQ_CLIP_ALL_ZOO=1 LARQ_CLIP_ZOO_RESULTS=$(abspath build/zoo.json) $(BIN)/python -m pytest \
+		tests/converter/test_zoo_models.py tests/converter/test_zoo_plain.py
+	mv build/zoo.json benchmarks/results/zoo.json
+	$(BIN)/python benchmarks/zoo_table.py
 
 EXPERIMENTS ?= $(basename $(notdir $(wildcard benchmarks/accuracy/configs/*_quarter.json)))
 SEEDS ?= 1 2 3

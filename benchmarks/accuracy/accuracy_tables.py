@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from readme_tables import replace_table  # noqa: E402
+
 RESULTS = ROOT / "benchmarks/results/accuracy.json"
 # Each with the tables that it holds.
 READMES = {
@@ -127,11 +130,7 @@ def render(path: Path, records: Records) -> str:
     """
     text = path.read_text()
     for name in READMES[path]:
-        start, end = f"<!-- accuracy:{name} -->", f"<!-- /accuracy:{name} -->"
-        if text.count(start) != 1 or text.count(end) != 1:
-            raise ValueError(f"{path} needs the markers {start} and {end} once each")
-        before, rest = text.split(start)
-        text = f"{before}{start}\n{TABLES[name](records)}\n{end}{rest.split(end)[1]}"
+        text = replace_table(text, f"accuracy:{name}", TABLES[name](records), path)
     return text
 
 

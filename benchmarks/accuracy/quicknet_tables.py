@@ -2,16 +2,19 @@
 
     python benchmarks/accuracy/quicknet_tables.py
 
-writes benchmarks/results/quicknet.json into the README, between the marks <!-- NAME --> and <!-- end of NAME -->.
+writes benchmarks/results/quicknet.json into the README, between the markers <!-- NAME --> and <!-- /NAME -->.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from readme_tables import replace_table  # noqa: E402
 
 README = Path(__file__).parent / "README.md"
 RECORD = Path(__file__).parent.parent / "results" / "quicknet.json"
@@ -106,15 +109,10 @@ def with_tables(text: str, record: Path = RECORD) -> str:
     """A text with all tables as the record has them.
 
     Raises:
-        ValueError: where the marks of a table are not there exactly once.
+        ValueError: where the markers of a table are not there exactly once.
     """
     for name, (experiment, table) in TABLES.items():
-        marks = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        if [text.count(mark) for mark in marks] != [1, 1]:
-            raise ValueError(f"the text has not exactly one of each of the marks {marks}")
-        pattern = "(?<=" + re.escape(marks[0]) + ").*?(?=" + re.escape(marks[1]) + ")"
-        made = table(read_rows(record, experiment))
-        text = re.sub(pattern, lambda _, made=made: made, text, flags=re.DOTALL)
+        text = replace_table(text, name, table(read_rows(record, experiment)), "the README")
     return text
 
 

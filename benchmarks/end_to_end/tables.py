@@ -9,14 +9,18 @@ and end_to_end.png beside the results.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from readme_tables import replace_table  # noqa: E402
+
 RESULTS = ROOT / "benchmarks/results/end_to_end.json"
 CHART = RESULTS.with_name("end_to_end.png")
 READMES = (ROOT / "benchmarks/README.md", ROOT / "README.md")
-MARKERS = ("<!-- end_to_end -->", "<!-- /end_to_end -->")
+MARKER = "end_to_end"
 LABELS = {
     ("larq_clip", "integer"): "larq_clip, integer",
     ("larq_clip", "plain"): "larq_clip, plain",
@@ -63,19 +67,6 @@ def table(records: Records) -> str:
     return "\n".join([*lines, "", measured])
 
 
-def replace_table(text: str, new: str, path: Any) -> str:
-    """The text with what stands between the markers replaced.
-
-    Raises:
-        ValueError: where a marker is missing.
-    """
-    start, end = MARKERS
-    if text.count(start) != 1 or text.count(end) != 1:
-        raise ValueError(f"{path} needs the markers {start} and {end} once each")
-    before, rest = text.split(start)
-    return f"{before}{start}\n{new}\n{end}{rest.split(end)[1]}"
-
-
 def draw(records: Records, path: Path) -> None:
     """Times with one thread by network, on a logarithmic axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -104,7 +95,7 @@ def main() -> None:
     records = json.loads(RESULTS.read_text())
     new = table(records)
     for path in READMES:
-        path.write_text(replace_table(path.read_text(encoding="utf-8"), new, path), encoding="utf-8")
+        path.write_text(replace_table(path.read_text(encoding="utf-8"), MARKER, new, path), encoding="utf-8")
     draw(records, CHART)
 
 

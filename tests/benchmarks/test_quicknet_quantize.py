@@ -174,7 +174,7 @@ def test_a_changed_record_changes_the_tables(tmp_path):
     changed = quicknet_tables.with_tables(text, tmp_path / "record.json")
     different = [line for line, old in zip(changed.splitlines(), text.splitlines()) if line != old]
     assert len(different) == 1 and different[0].startswith(f"| {rows[-1]['variant']} | 12 |")
-    with pytest.raises(ValueError, match="not exactly one of each of the marks"):
+    with pytest.raises(ValueError, match="needs the markers"):
         quicknet_tables.with_tables(text.replace("<!-- clip table -->", ""))
 
 
