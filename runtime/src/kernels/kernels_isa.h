@@ -16,7 +16,7 @@
                             const int8_t *thresholds, const uint64_t *invert);
 
 /* Kernels of plain loops, whose vectors the compiler makes: the same source for every instruction set. On aarch64 the
- * scalar ones have NEON already. */
+ * scalar ones have NEON already, and those named neon are what intrinsics do better. */
 #define LQC_DECLARE_FIXED_POINT(isa)                                                                         \
   void lqc_fixed_point_##isa(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch); \
   void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
@@ -45,6 +45,8 @@ LQC_DECLARE_KERNELS(avx512)
 
 extern const lqc_bconv_kernel lqc_bconv2d_wide_scalar;
 extern const lqc_bconv_kernel lqc_bconv2d_neon_pairs;
+void lqc_fixed_point_neon(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
+void lqc_int8_depthwise_neon(const lqc_depthwise_pixel *pixel);
 void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t missing,
                                const lqc_epilogue_params *params);
 void lqc_clip_wide_scalar(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);

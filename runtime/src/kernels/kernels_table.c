@@ -55,6 +55,8 @@ LQC_OVERRIDE(neon, NEON, scalar)
 static void override_neon(lqc_kernels *kernels) {
   lqc_kernels_neon(kernels);
   kernels->bconv_pairs = &lqc_bconv2d_neon_pairs;
+  kernels->int8_depthwise = lqc_int8_depthwise_neon;
+  kernels->fixed_point = lqc_fixed_point_neon;
 }
 #elif defined(__x86_64__)
 LQC_OVERRIDE(avx2, AVX2, avx2)
