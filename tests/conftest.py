@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,6 +33,15 @@ def pytest_make_parametrize_id(val):
     """The value as text, without the addresses of objects: workers must agree on the names of tests."""
     pytest_names_it = isinstance(val, (str, bytes, int, float)) or hasattr(val, "__name__") or hasattr(val, "dtype")
     return None if pytest_names_it else re.sub(" at 0x[0-9a-f]+", "", str(val))
+
+
+@pytest.fixture(autouse=True)
+def larq_reads_latent_weights():
+    """Larq leaves its quantized scope on where a layer raises inside it, and then nothing learns any more."""
+    yield
+    larq = sys.modules.get("larq")
+    if larq is not None and larq.context.should_quantize():
+        larq.context.quantized_scope(False).__enter__()
 
 
 @pytest.fixture(scope="session")

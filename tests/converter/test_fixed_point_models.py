@@ -7,9 +7,8 @@ import pytest
 from converter_support import ops_of, types
 from fixed_point_support import MODELS, check, images, keras_outputs, quantized, reals
 
-from larq_clip.converter import ir, keras_importer, pipeline
+from larq_clip.converter import convert_keras_model, ir, keras_importer, pipeline, reader, verify_keras_model
 from larq_clip.converter.ir import DType, Epilogue
-from larq_clip.errors import ConversionError
 
 FORMATS = (
     {},
@@ -59,9 +58,11 @@ def test_float_layers_stay_float(name):
     np.testing.assert_allclose(arrays[lowered.outputs[0]], expected["classifier"], rtol=1e-5, atol=1e-5)
 
 
-def test_float_depthwise_layers_are_refused():
-    with pytest.raises(ConversionError, match=r"layer 'stem_depthwise' \(DepthwiseConv2D\): layers of this type"):
-        keras_importer.import_model(quantized(MODELS["quicknet"], float_layers="float32"))
+def test_float_depthwise_layers_stay_float():
+    model = quantized(MODELS["quicknet"], float_layers="float32")
+    data = convert_keras_model(model)
+    assert any(op.groups > 1 for op in ops_of(reader.read(data), ir.Conv2D))
+    assert verify_keras_model(model, data).require().tensors
 
 
 def test_wide_clips_are_stored_in_16_bits():

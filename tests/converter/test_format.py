@@ -10,7 +10,7 @@ import pytest
 from format_example import BEGIN, END, FILTERS, FORMAT, IMAGE, RESULT, SIGNS, described, example_bytes
 
 from larq_clip import Interpreter
-from larq_clip.converter import codec, ir, memory, reader, spec
+from larq_clip.converter import codec, ir, memory, reader, spec, spec_integers
 from larq_clip.converter.schema import larq_clip_generated as schema
 from larq_clip.errors import ModelFileError
 
@@ -61,10 +61,12 @@ def test_limits():
         [spec.MAX_WINDOW],
         [runtime["MAX_INPUTS"], runtime["MAX_OUTPUTS"]],
         [runtime["MAX_STEPS"]],
+        [runtime["MAX_PLANES"]],
+        [runtime["MAX_DIMENSION"]],
         [runtime["MAX_K"]],
     ]
     assert (runtime["MAX_ITEMS"], runtime["MAX_WINDOW"]) == (codec.MAX_ITEMS, spec.MAX_WINDOW)
-    assert runtime["MAX_DIMENSION"] == spec.MAX_AXIS
+    assert runtime["MAX_DIMENSION"] == spec.MAX_AXIS and runtime["MAX_PLANES"] == spec_integers.MAX_PLANES
     assert (runtime["MAX_RANK"], runtime["MAX_CONSTANT_RANK"]) == (reader.MAX_TENSOR_RANK, reader.MAX_CONSTANT_RANK)
 
 

@@ -246,6 +246,7 @@ def test_sums_that_keras_rounds_and_the_device_does_not(quantizers):
     from larq_clip._keras import keras, lq
 
     first, second = quantizers
+    keras.utils.set_random_seed(1)
     layers = [keras.layers.Conv2D(12, 3, name="stem"), keras.layers.BatchNormalization(name="norm")]
     for name in ("conv", "conv_2"):
         layers.append(
