@@ -26,8 +26,8 @@
  * A run takes what the shapes in the file ask for, which a hostile file of a few bytes can make very long: whoever runs
  * files of strangers should be able to end the process.
  *
- * Stack. Every call needs at most 64 KiB of stack, whatever the file holds: no function calls itself, and no frame has a
- * size that is not known when it is compiled.
+ * Stack. Every call needs at most 64 KiB of stack, whatever the file holds: no function calls itself, and no frame has
+ * a size that is not known when it is compiled.
  *
  * Every function returns LQC_OK or says what is wrong; with `error` not NULL, error->message names the op, tensor or
  * field, the value received and what is accepted. On failure no output argument is changed.
