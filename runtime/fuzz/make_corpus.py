@@ -33,7 +33,7 @@ def load_test(path: Path):
 
 def models() -> dict[str, bytes]:
     """Model files by name: every op in one graph, then random graphs."""
-    from random_networks import networks
+    from random_networks import networks, plain_networks
 
     from larq_clip.converter import pipeline, writer
 
@@ -51,6 +51,7 @@ def models() -> dict[str, bytes]:
 
     quiet(given(file_tests.graphs())(lambda graph: collect("float", graph)))()
     quiet(given(networks())(lambda graph: collect("integer", pipeline.lower(graph))))()
+    quiet(given(plain_networks())(lambda graph: collect("plain", pipeline.lower(graph))))()
     return found
 
 
