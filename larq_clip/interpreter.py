@@ -170,7 +170,7 @@ class Interpreter:
             self._lib.lqc_session_op_info(self._session, index, byref(raw))
             found.append(
                 OpInfo(
-                    raw.name.decode(),
+                    raw.name.decode(errors="replace"),
                     raw.type.decode(),
                     raw.kernel.decode(),
                     raw.binary_macs,
@@ -184,7 +184,9 @@ class Interpreter:
     def _tensor_info(self, index: int) -> TensorInfo:
         raw = _native.TensorInfo()
         self._lib.lqc_model_tensor_info(byref(self._model), index, byref(raw))
-        return TensorInfo(index, raw.name.decode(), _native.DTYPES[raw.dtype], tuple(raw.shape[: raw.rank]), raw.bytes)
+        return TensorInfo(
+            index, raw.name.decode(errors="replace"), _native.DTYPES[raw.dtype], tuple(raw.shape[: raw.rank]), raw.bytes
+        )
 
     def _checked_inputs(self, x: Any) -> list[NDArray[np.float32]]:
         values = list(x) if isinstance(x, list | tuple) and len(self.inputs) > 1 else [x]

@@ -6,12 +6,14 @@ import io
 import json
 import statistics
 import time
+import warnings
 from pathlib import Path
 
 import click
 import numpy as np
 
 from larq_clip._native import ISAS
+from larq_clip.cli.text import printable
 from larq_clip.files import atomic_write, write_target
 from larq_clip.interpreter import Interpreter
 
@@ -22,9 +24,14 @@ def load_npy(path: Path) -> np.ndarray:
     Raises:
         ValueError: where it is not such a file.
     """
+    file = io.BytesIO(path.read_bytes())
     try:
-        return np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a header is of Python 2
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # NumPy parses the header as Python, and raises whatever that meets
         raise ValueError(f"{path} is not a .npy file of numbers: {error}") from error
 
 
@@ -83,4 +90,4 @@ def run(
     )
     if profile:
         for op in interpreter.ops():
-            click.echo(f"{op.nanoseconds / 1e3:10.1f} us  {op.kernel:24} {op.name}")
+            click.echo(f"{op.nanoseconds / 1e3:10.1f} us  {op.kernel:24} {printable(op.name)}")

@@ -1,6 +1,5 @@
 #include "arguments.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "atomic_file.h"
+#include "printable.h"
 
 static const char usage[] =
     "Usage: larq-clip-run MODEL.lcb --input X.npy [options]\n"
@@ -32,11 +32,7 @@ noreturn void die(const char *format, ...) {
   va_start(values, format);
   vsnprintf(message, sizeof(message), format, values);
   va_end(values);
-  for (char *c = message; *c; ++c) { /* names of files and tensors may hold anything */
-    if (iscntrl((unsigned char)*c)) {
-      *c = '?';
-    }
-  }
+  make_printable(message);
   fprintf(stderr, "larq-clip-run: %s\n", message);
   atomic_abandon();
   exit(2);
