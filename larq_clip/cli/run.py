@@ -42,6 +42,7 @@ def load_npy(path: Path) -> np.ndarray:
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Run the images so many times.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--isa", type=click.Choice(ISAS), default="auto", show_default=True, help="Instruction set.")
+@click.option("--memory-limit", type=click.IntRange(1), help="Refuse a model that needs more bytes of session memory.")
 @click.option("--profile", is_flag=True, help="Print the time of every op.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def run(
@@ -51,6 +52,7 @@ def run(
     repeat: int,
     threads: int,
     isa: str,
+    memory_limit: int | None,
     profile: bool,
     as_json: bool,
 ) -> None:
@@ -58,7 +60,7 @@ def run(
     images = load_npy(input_path)
     if output is not None:
         write_target(output)
-    interpreter = Interpreter(model, num_threads=threads, isa=isa, profile=profile)
+    interpreter = Interpreter(model, num_threads=threads, isa=isa, profile=profile, memory_limit=memory_limit)
     if output is not None and len(interpreter.outputs) != 1:
         raise ValueError(
             f"{model} has {len(interpreter.outputs)} outputs; a .npy file holds one: use larq_clip.Interpreter"

@@ -19,6 +19,7 @@ static const char usage[] =
     "  --repeat N       run all images N times (1)\n"
     "  --threads T      use T threads, the calling one included (1)\n"
     "  --isa NAME       instruction set: auto, scalar, neon, avx2 or avx512 (auto)\n"
+    "  --memory-limit B refuse a model that needs more than B bytes of session memory\n"
     "  --profile        report the time of every op: median, share, GMAC/s, kernel\n"
     "  --json           report as JSON\n"
     "  --help           print this\n"
@@ -102,6 +103,8 @@ void parse_arguments(int argc, char **argv, run_arguments *arguments) {
       arguments->repeat = parse_number("--repeat", value, 1000000000);
     } else if ((value = value_of("--threads", argc, argv, &i)) != NULL) {
       arguments->options.threads = (uint32_t)parse_number("--threads", value, LQC_MAX_THREADS);
+    } else if ((value = value_of("--memory-limit", argc, argv, &i)) != NULL) {
+      arguments->memory_limit = parse_number("--memory-limit", value, SIZE_MAX);
     } else if ((value = value_of("--isa", argc, argv, &i)) != NULL) {
       arguments->options.isa = parse_isa(value);
     } else {
