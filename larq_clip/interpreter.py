@@ -48,7 +48,7 @@ def available_isas() -> list[str]:
 
 
 def _is_positive(number: Any) -> bool:
-    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and number >= 1
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and bool(number >= 1)
 
 
 class Interpreter:
