@@ -9,7 +9,8 @@
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
 #   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
-#   make fuzz-record   the same, and record executions, findings and coverage in benchmarks/results/fuzz.json
+#   make fuzz-ci       the same with fixed inputs, half a minute of CPU each, in which only a change finds something new
+#   make fuzz-record   make fuzz, and record executions, findings and coverage in benchmarks/results/fuzz.json
 #   make lint          formatting, types, static analysis of the C code (gcc -fanalyzer, cppcheck)
 #   make format        rewrite the sources in the project's format
 #   make test-oldest   the Python tests with the oldest supported TensorFlow (2.15.1)
@@ -35,13 +36,15 @@ C_SOURCES = $(shell find runtime -name '*.[ch]')
 export PATH := $(abspath $(BIN)):$(PATH)
 HAVE_aarch64 = command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null
 HAVE_armv7 = command -v arm-linux-gnueabihf-gcc >/dev/null && command -v qemu-arm >/dev/null
+HAVE_fuzz = echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return !d && n; }' | \
+	clang -fsanitize=fuzzer,address,undefined -x c -o /dev/null - 2>/dev/null
 # A worker of the tests may take 8 GB of memory, most of it TensorFlow's.
 WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 	print fit < 1 ? 1 : fit < jobs ? fit : jobs; found = 1 } END { if (!found) print 1 }' /proc/meminfo 2>/dev/null || echo 1)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-record bench bench-end-to-end bench-kernels \
-	accuracy zoo lint format schema setup system clean
+.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-ci fuzz-fixed fuzz-record bench bench-end-to-end \
+	bench-kernels accuracy zoo lint format schema setup system clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -66,11 +69,13 @@ $(VENV)/.installed: $(VENV)/.created $(RUNTIME_SOURCES)
 		--no-build-isolation -e '.[$(EXTRAS)]'
 	touch $@
 
-# Compilers and emulator for ARM, cppcheck, and flatc for the schema's test: Debian packages, installed where we may.
+# Compilers and emulator for ARM, cppcheck, flatc for the schema's test, and clang for fuzzing: Debian packages,
+# installed where we may.
 SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
-	libc6-dev-armhf-cross cppcheck flatbuffers-compiler
+	libc6-dev-armhf-cross cppcheck flatbuffers-compiler clang libclang-rt-dev
 system:
-	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null && command -v cppcheck >/dev/null; then exit 0; fi; \
+	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null && command -v cppcheck >/dev/null && \
+		$(HAVE_fuzz); then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			$(SYSTEM_PACKAGES) >/dev/null; \
@@ -107,14 +112,30 @@ test-preset-%: setup
 test-python: setup
 	$(PYTEST)
 
+define build_fuzzers
+	cd runtime && cmake --preset fuzz >/dev/null && cmake --build ../build/runtime-fuzz
+	$(BIN)/python runtime/fuzz/make_corpus.py build/fuzz/seeds
+endef
+
 FUZZ_SECONDS ?= 600
 fuzz fuzz-record: setup
-	@command -v clang >/dev/null || { echo "make: fuzzing needs clang (Debian packages clang and llvm)" >&2; exit 1; }
-	cd runtime && cmake --preset fuzz >/dev/null && cmake --build ../build/runtime-fuzz
+	@$(HAVE_fuzz) || { echo "make: fuzzing needs clang with libFuzzer (Debian: clang, libclang-rt-dev, llvm)" >&2; exit 1; }
+	$(build_fuzzers)
 	$(if $(filter fuzz-record,$@),cd runtime && cmake --preset coverage >/dev/null && cmake --build ../build/runtime-coverage)
-	$(BIN)/python runtime/fuzz/make_corpus.py build/fuzz/seeds
-	$(BIN)/python runtime/fuzz/run_fuzzers.py --seconds $(FUZZ_SECONDS) \
+	$(BIN)/python runtime/fuzz/run_fuzzers.py --seconds $(FUZZ_SECONDS) --jobs $(JOBS) \
 		$(if $(filter fuzz-record,$@),--record benchmarks/results/fuzz.json)
+
+fuzz-ci: setup system
+	@if $(HAVE_fuzz); then $(MAKE) --no-print-directory fuzz-fixed; \
+	elif [ -n "$${CI:-}" ]; then \
+		echo "make: clang or its libFuzzer is missing, which CI does not accept" >&2; exit 1; \
+	else \
+		echo "make: SKIPPED the fuzz targets: clang or its libFuzzer is missing"; \
+	fi
+
+fuzz-fixed: setup
+	$(build_fuzzers)
+	$(BIN)/python runtime/fuzz/run_fuzzers.py --fixed --jobs $(JOBS)
 
 test-oldest: system
 	# larq-zoo wants a protobuf older than the oldest versions here: its tests are skipped.

@@ -47,6 +47,10 @@ def available_isas() -> list[str]:
     return [name for i, name in enumerate(_native.ISAS) if name != "auto" and library.lqc_isa_available(i)]
 
 
+def _is_positive(number: Any) -> bool:
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and bool(number >= 1)
+
+
 class Interpreter:
     """Executes a model file on this machine.
 
@@ -56,10 +60,12 @@ class Interpreter:
         isa: instruction set: "auto" (the best here), "scalar", "neon", "avx2" or "avx512".
         keep_tensors: keep every intermediate tensor of the last image, for `tensors`; takes more memory.
         profile: measure every op, for `ops`.
+        memory_limit: most bytes that the session may take, `session_bytes`; a model that needs more is refused before
+            they are taken. A small file can ask for much.
 
     Raises:
         ModelFileError: where `model` is not a model file this version runs.
-        RuntimeLibraryError: where the C runtime is missing, or an option is not accepted.
+        RuntimeLibraryError: where the C runtime is missing, an option is not accepted, or `memory_limit` is too low.
         OSError: where the file cannot be read.
 
     Example:
@@ -73,11 +79,14 @@ class Interpreter:
         isa: str = "auto",
         keep_tensors: bool = False,
         profile: bool = False,
+        memory_limit: int | None = None,
     ):
         if isa not in _native.ISAS:
             raise RuntimeLibraryError(f"isa is {isa!r}; accepted are {', '.join(map(repr, _native.ISAS))}")
-        if isinstance(num_threads, bool) or not isinstance(num_threads, (int, np.integer)) or num_threads < 1:
+        if not _is_positive(num_threads):
             raise RuntimeLibraryError(f"num_threads is {num_threads!r}; accepted are whole numbers from 1")
+        if memory_limit is not None and not _is_positive(memory_limit):
+            raise RuntimeLibraryError(f"memory_limit is {memory_limit!r}; accepted are None and whole numbers from 1")
         self._session = c_void_p()
         self._lock = threading.Lock()
         self._lib = _native.library()
@@ -94,6 +103,10 @@ class Interpreter:
             self._lib.lqc_session_size(byref(self._model), byref(options), byref(size), byref(error)), error, where
         )
         self.session_bytes = size.value
+        if memory_limit is not None and size.value > memory_limit:
+            raise RuntimeLibraryError(
+                f"{where}the model needs {size.value:,} bytes of session memory; the memory limit is {memory_limit:,}"
+            )
         self._memory, memory = _native.aligned_buffer(size.value, _native.SESSION_ALIGNMENT)
         status = self._lib.lqc_session_init(
             byref(self._session), byref(self._model), byref(options), memory, size.value, byref(error)
@@ -170,7 +183,7 @@ class Interpreter:
             self._lib.lqc_session_op_info(self._session, index, byref(raw))
             found.append(
                 OpInfo(
-                    raw.name.decode(),
+                    raw.name.decode(errors="replace"),
                     raw.type.decode(),
                     raw.kernel.decode(),
                     raw.binary_macs,
@@ -184,7 +197,9 @@ class Interpreter:
     def _tensor_info(self, index: int) -> TensorInfo:
         raw = _native.TensorInfo()
         self._lib.lqc_model_tensor_info(byref(self._model), index, byref(raw))
-        return TensorInfo(index, raw.name.decode(), _native.DTYPES[raw.dtype], tuple(raw.shape[: raw.rank]), raw.bytes)
+        return TensorInfo(
+            index, raw.name.decode(errors="replace"), _native.DTYPES[raw.dtype], tuple(raw.shape[: raw.rank]), raw.bytes
+        )
 
     def _checked_inputs(self, x: Any) -> list[NDArray[np.float32]]:
         values = list(x) if isinstance(x, list | tuple) and len(self.inputs) > 1 else [x]

@@ -184,10 +184,12 @@ class Sketch:
         stores = (ir.shift_store(read.scale_bits - wanted),)
         return self.elementwise(name, dtype, source, fraction_bits=tuple(fraction_bits), stores=stores)
 
-    def int8_conv(self, name: str, channels: int, kernel: int = 3, bias: bool = False, source=None) -> Sketch:
+    def int8_conv(
+        self, name: str, channels: int, kernel: int = 3, bias: bool = False, source=None, groups: int = 1
+    ) -> Sketch:
         read, rng = self.tensors[source or self.last], self.rng
         window, size = Window.place(read.shape, (kernel, kernel), padding="same")
-        weights = rng.integers(-127, 128, (channels, kernel, kernel, read.channels)).astype(np.int8)
+        weights = rng.integers(-127, 128, (channels, kernel, kernel, read.channels // groups)).astype(np.int8)
         shape = (channels,) if len(read.shape) == 1 else (*size, channels)
         return self.add(
             ir.Int8Conv2D,
@@ -198,6 +200,7 @@ class Sketch:
             (12,),
             window=window,
             weights=weights,
+            groups=groups,
             bias=rng.integers(-999, 999, channels).astype(np.int32) if bias else None,
             fixed_point=ir.FixedPoint(ir.affine_step(rng.integers(1, 256, channels))),
         )

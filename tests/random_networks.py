@@ -72,6 +72,18 @@ def networks(draw) -> ir.Graph:
     return sketch.graph(*(sorted(set(outputs)) or ["in"]))
 
 
+def moved_network(seed: int) -> ir.Graph:
+    """Regions, blocks and depthwise sums of integers and bits, which `plain_networks` has of float32."""
+    sketch = Sketch((6, 5, 8), seed).quantize("i", fraction_bits=(2,))
+    sketch.slice("cut8", (7, 4, 4), begin_h=-1, begin_w=2, begin_c=1, value=3).depth_to_space("space8", 2, 1)
+    sketch.quantize("j", DType.INT16, (4,), "x").slice("cut16", (5, 7, 10), begin_w=-1, begin_c=-1, value=-300)
+    sketch.sign("s", source="x").slice("frame", (8, 7, 8), begin_h=-1, begin_w=-1, value=-1).binary_conv("b", 5).clip(
+        "q"
+    )
+    sketch.int8_conv("depthwise", 16, bias=True, source="i", groups=8).exact_relu("r").store("d")
+    return sketch.graph("space8", "cut16", "q", "d")
+
+
 SHAPES = st.sampled_from([(4, 5, 6), (5, 4, 12), (1, 1, 8), (7, 6), (16,)])
 PLAIN = ("conv", "arithmetic", "prelu", "clip", "slice", "space", "planes", "join", "gate", "flatten")
 

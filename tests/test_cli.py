@@ -138,8 +138,28 @@ def test_an_earlier_output_survives_an_error(which, files):
 
 
 @pytest.mark.parametrize("which", PROGRAMS)
+def test_memory_limit(which, files):
+    run = run_on(which, files, more=["--json"])
+    needed = json.loads(run.stdout)["session_bytes"]
+    assert run_on(which, files, more=["--memory-limit", str(needed)]).returncode == 0
+    (files / "out.npy").unlink()
+    run = run_on(which, files, more=["--memory-limit", str(needed - 1)])
+    assert run.returncode == 2 and len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert all(number in run.stderr.replace(",", "") for number in (str(needed), str(needed - 1))), run.stderr
+    assert not (files / "out.npy").exists()
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
 @pytest.mark.parametrize(
-    "more", [["--threads", "0"], ["--threads", "x"], ["--isa", "sse9"], ["--repeat", "-1"], ["--colour"]]
+    "more",
+    [
+        ["--threads", "0"],
+        ["--threads", "x"],
+        ["--isa", "sse9"],
+        ["--repeat", "-1"],
+        ["--memory-limit", "0"],
+        ["--colour"],
+    ],
 )
 def test_bad_options(which, more, files):
     run = run_on(which, files, more=more)

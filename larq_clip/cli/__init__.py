@@ -12,6 +12,7 @@ from larq_clip.cli.convert import convert
 from larq_clip.cli.demo import demo
 from larq_clip.cli.inspect import inspect
 from larq_clip.cli.run import run
+from larq_clip.cli.text import printable
 from larq_clip.cli.verify import verify
 from larq_clip.errors import LarqClipError
 
@@ -55,5 +56,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fail(message: str, code: int = USER_ERROR) -> int:
     """Print the message as one line and return the exit code."""
-    click.echo("larq-clip: error: " + " ".join(message.split()), err=True)
+    click.echo("larq-clip: error: " + printable(" ".join(message.split())), err=True)
     return code

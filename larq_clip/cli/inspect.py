@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from larq_clip.cli.text import printable
 from larq_clip.errors import ModelFileError
 from larq_clip.files import atomic_write
 
@@ -112,14 +113,17 @@ def inspect(model: Path, as_json: bool) -> None:
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
     title = f"{model}: {description['name']}, written by {description['producer']}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("op", "layers", "kernel", "output", "epilogue", *NUMBERS.values()):
         table.add_column(heading, justify="right" if heading.endswith(("MACs", "bytes")) else "left", no_wrap=True)
     for op in description["ops"]:
         numbers = (f"{op[key]:,}" if op[key] else "" for key in NUMBERS)
-        table.add_row(op["type"], op["name"], op["kernel"], _tensors(op["outputs"]), _details(op), *numbers)
+        table.add_row(
+            op["type"], Text(printable(op["name"])), op["kernel"], _tensors(op["outputs"]), _details(op), *numbers
+        )
     # A table cut off at the terminal's edge hides what was asked for; a long line does not.
     wide = Console(width=1000)
     console = Console(width=Measurement.get(wide, wide.options, table).maximum)

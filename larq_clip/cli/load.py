@@ -92,8 +92,8 @@ def _require_no_code(path: Path) -> None:
 
     try:
         found = code_in_file(path)
-    except (ValueError, OSError) as error:
-        raise ConversionError(f"{path} cannot be loaded as a Keras model: {error}") from error
+    except Exception as error:  # what the readers of JSON, zip and HDF5 raise on damaged files is not listed
+        raise ConversionError(f"{path} cannot be loaded as a Keras model: {error or type(error).__name__}") from error
     if found:
         raise ConversionError(
             f"{path} holds code: {'; '.join(found)}. Loading it executes that code. If you trust whoever made the "

@@ -6,12 +6,14 @@ import io
 import json
 import statistics
 import time
+import warnings
 from pathlib import Path
 
 import click
 import numpy as np
 
 from larq_clip._native import ISAS
+from larq_clip.cli.text import printable
 from larq_clip.files import atomic_write, write_target
 from larq_clip.interpreter import Interpreter
 
@@ -22,9 +24,14 @@ def load_npy(path: Path) -> np.ndarray:
     Raises:
         ValueError: where it is not such a file.
     """
+    file = io.BytesIO(path.read_bytes())
     try:
-        return np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a header is of Python 2
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # NumPy parses the header as Python, and raises whatever that meets
         raise ValueError(f"{path} is not a .npy file of numbers: {error}") from error
 
 
@@ -35,6 +42,7 @@ def load_npy(path: Path) -> np.ndarray:
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Run the images so many times.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--isa", type=click.Choice(ISAS), default="auto", show_default=True, help="Instruction set.")
+@click.option("--memory-limit", type=click.IntRange(1), help="Refuse a model that needs more bytes of session memory.")
 @click.option("--profile", is_flag=True, help="Print the time of every op.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def run(
@@ -44,6 +52,7 @@ def run(
     repeat: int,
     threads: int,
     isa: str,
+    memory_limit: int | None,
     profile: bool,
     as_json: bool,
 ) -> None:
@@ -51,7 +60,7 @@ def run(
     images = load_npy(input_path)
     if output is not None:
         write_target(output)
-    interpreter = Interpreter(model, num_threads=threads, isa=isa, profile=profile)
+    interpreter = Interpreter(model, num_threads=threads, isa=isa, profile=profile, memory_limit=memory_limit)
     if output is not None and len(interpreter.outputs) != 1:
         raise ValueError(
             f"{model} has {len(interpreter.outputs)} outputs; a .npy file holds one: use larq_clip.Interpreter"
@@ -83,4 +92,4 @@ def run(
     )
     if profile:
         for op in interpreter.ops():
-            click.echo(f"{op.nanoseconds / 1e3:10.1f} us  {op.kernel:24} {op.name}")
+            click.echo(f"{op.nanoseconds / 1e3:10.1f} us  {op.kernel:24} {printable(op.name)}")

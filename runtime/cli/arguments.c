@@ -1,6 +1,5 @@
 #include "arguments.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <string.h>
 
 #include "atomic_file.h"
+#include "printable.h"
 
 static const char usage[] =
     "Usage: larq-clip-run MODEL.lcb --input X.npy [options]\n"
@@ -19,6 +19,7 @@ static const char usage[] =
     "  --repeat N       run all images N times (1)\n"
     "  --threads T      use T threads, the calling one included (1)\n"
     "  --isa NAME       instruction set: auto, scalar, neon, avx2 or avx512 (auto)\n"
+    "  --memory-limit B refuse a model that needs more than B bytes of session memory\n"
     "  --profile        report the time of every op: median, share, GMAC/s, kernel\n"
     "  --json           report as JSON\n"
     "  --help           print this\n"
@@ -32,11 +33,7 @@ noreturn void die(const char *format, ...) {
   va_start(values, format);
   vsnprintf(message, sizeof(message), format, values);
   va_end(values);
-  for (char *c = message; *c; ++c) { /* names of files and tensors may hold anything */
-    if (iscntrl((unsigned char)*c)) {
-      *c = '?';
-    }
-  }
+  make_printable(message);
   fprintf(stderr, "larq-clip-run: %s\n", message);
   atomic_abandon();
   exit(2);
@@ -106,6 +103,8 @@ void parse_arguments(int argc, char **argv, run_arguments *arguments) {
       arguments->repeat = parse_number("--repeat", value, 1000000000);
     } else if ((value = value_of("--threads", argc, argv, &i)) != NULL) {
       arguments->options.threads = (uint32_t)parse_number("--threads", value, LQC_MAX_THREADS);
+    } else if ((value = value_of("--memory-limit", argc, argv, &i)) != NULL) {
+      arguments->memory_limit = parse_number("--memory-limit", value, SIZE_MAX);
     } else if ((value = value_of("--isa", argc, argv, &i)) != NULL) {
       arguments->options.isa = parse_isa(value);
     } else {

@@ -9,6 +9,7 @@
 typedef struct run_arguments {
   const char *model, *input, *output; /* output NULL: none */
   unsigned long repeat;
+  size_t memory_limit; /* of the session, in bytes */
   lqc_options options;
   int json;
 } run_arguments;

@@ -184,7 +184,7 @@ static void run_images(const run_arguments *a, lqc_session *session, FILE *input
 }
 
 int main(int argc, char **argv) {
-  run_arguments a = {.repeat = 1, .options = {.threads = 1}};
+  run_arguments a = {.repeat = 1, .memory_limit = SIZE_MAX, .options = {.threads = 1}};
   lqc_error error;
   lqc_model model;
   lqc_session *session;
@@ -196,6 +196,10 @@ int main(int argc, char **argv) {
   check(lqc_model_load(&model, file_data, file_bytes, &error), &error, a.model);
   run_report report = {.threads = a.options.threads, .op_count = lqc_model_op_count(&model)};
   check(lqc_session_size(&model, &a.options, &report.session_bytes, &error), &error, a.model);
+  if (report.session_bytes > a.memory_limit) {
+    die("%s: the model needs %zu bytes of session memory; --memory-limit is %zu", a.model, report.session_bytes,
+        a.memory_limit);
+  }
   void *memory = allocate(report.session_bytes);
   check(lqc_session_init(&session, &model, &a.options, memory, report.session_bytes, &error), &error, a.model);
   report.isa = lqc_isa_name(lqc_session_isa(session));

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "printable.h"
+
 void report_add_ops(run_report *report, const lqc_session *session, size_t run) {
   for (size_t i = 0; report->op_nanoseconds != NULL && i < report->op_count; ++i) {
     lqc_op_info info;
@@ -16,19 +18,6 @@ void report_add_ops(run_report *report, const lqc_session *session, size_t run) 
 static int compare(const void *a, const void *b) {
   uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
   return (x > y) - (x < y);
-}
-
-static void print_json_string(const char *text) {
-  putchar('"');
-  for (; *text; ++text) {
-    unsigned char c = (unsigned char)*text;
-    if (c < 0x20 || c == '"' || c == '\\') {
-      printf("\\u%04x", c);
-    } else {
-      putchar(c);
-    }
-  }
-  putchar('"');
 }
 
 /* Of times in ascending order. */
@@ -82,7 +71,9 @@ static void print_ops(const run_report *report, const lqc_session *session) {
     } else {
       printf("%9s", "");
     }
-    printf("  %-24s %s\n", info.kernel, info.name);
+    printf("  %-24s ", info.kernel);
+    print_printable(info.name);
+    putchar('\n');
   }
 }
 

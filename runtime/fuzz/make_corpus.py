@@ -33,12 +33,13 @@ def load_test(path: Path):
 
 def models() -> dict[str, bytes]:
     """Model files by name: every op in one graph, then random graphs."""
-    from random_networks import networks
+    from random_networks import moved_network, networks, plain_networks
 
     from larq_clip.converter import pipeline, writer
 
     file_tests = load_test(TESTS / "converter" / "test_file.py")
     found = {f"every_op_{seed}": writer.write(file_tests.every_op(seed)) for seed in range(3)}
+    found |= {f"moved_{seed}": writer.write(pipeline.lower(moved_network(seed))) for seed in range(2)}
     quiet = settings(
         max_examples=RANDOM_MODELS, database=None, derandomize=True, deadline=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -51,6 +52,7 @@ def models() -> dict[str, bytes]:
 
     quiet(given(file_tests.graphs())(lambda graph: collect("float", graph)))()
     quiet(given(networks())(lambda graph: collect("integer", pipeline.lower(graph))))()
+    quiet(given(plain_networks())(lambda graph: collect("plain", pipeline.lower(graph))))()
     return found
 
 

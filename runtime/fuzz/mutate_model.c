@@ -35,8 +35,10 @@ static uint32_t some_element(mutation *m, const site *place) {
 
 /* A number that may mean something in place of `value`. */
 static uint64_t another_number(mutation *m, const site *place, uint64_t value) {
+  static const uint32_t floats[] = {0,          0x80000000, 0x3f800000, 0xbf800000, 0x7f800000,
+                                    0xff800000, 0x7fc00000, 1,          0x7f7fffff};
   const site *other = random_site(m);
-  switch (random_below(&m->seed, 8)) {
+  switch (random_below(&m->seed, 9)) {
   case 0:
     return value + 1;
   case 1:
@@ -51,6 +53,8 @@ static uint64_t another_number(mutation *m, const site *place, uint64_t value) {
     return value ^ (uint64_t)1 << random_below(&m->seed, 8 * place->bytes);
   case 6:
     return 0 - (uint64_t)random_below(&m->seed, 4);
+  case 7: /* signed zeros and ones, infinities, NaN, the smallest and the largest */
+    return place->bytes == 4 ? floats[random_below(&m->seed, sizeof(floats) / sizeof(floats[0]))] : value;
   default: /* what another place of the same size holds */
     return other->bytes == place->bytes && other->count > 0 ? read_at(m, some_element(m, other), other->bytes)
                                                             : value + 2;

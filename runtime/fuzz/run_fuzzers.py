@@ -1,10 +1,15 @@
-"""Runs the fuzz targets one after the other, and records what they executed, found and reached.
+"""Runs the fuzz targets, and records what they executed, found and reached.
 
-    python runtime/fuzz/run_fuzzers.py [--seconds 600] [--targets run isa] [--record benchmarks/results/fuzz.json]
+    python runtime/fuzz/run_fuzzers.py [--seconds 600] [--jobs 2] [--targets run isa] [--record FILE.json]
+    python runtime/fuzz/run_fuzzers.py --fixed [--jobs 2]
 
-Needs the preset "fuzz" built in build/runtime-fuzz and, for --record, "coverage" in build/runtime-coverage (`make fuzz`
-and `make fuzz-record` do both). Inputs that reached something new stay in build/fuzz/corpus, where the next run begins;
-inputs that failed are written to build/fuzz/findings, and the exit code is then 1.
+Needs the preset "fuzz" built in build/runtime-fuzz and, for --record, "coverage" in build/runtime-coverage: `make
+fuzz`, `make fuzz-record` and `make fuzz-ci` do this. Inputs that reached something new stay in build/fuzz/corpus, where
+the next run begins; inputs that failed are written to build/fuzz/findings, and the exit code is then 1. With --record
+what was done on this commit is kept in build/fuzz/progress, so that a run that was interrupted goes on.
+
+With --fixed every target executes a fixed number of inputs, the same ones each time: nothing but a change of the
+sources changes what is found.
 
 A finding is looked at with `build/runtime-fuzz/fuzz/fuzz_TARGET build/fuzz/findings/TARGET/FILE`.
 """
@@ -16,9 +21,10 @@ import json
 import math
 import os
 import re
-import resource
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,32 +37,72 @@ LOADER = ("src/error.c", "src/flatbuffer.c", "src/model.c", "src/model_op.c")
 SOURCES = {"load": LOADER, "run": ("src/",), "isa": ("src/",), "npy": ("cli/npy.c",)}
 # Loader, verifier and session.
 TRUSTED = (*LOADER, "src/op.c", "src/plan.c", "src/session.c")
-LIMITS = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536"]
+# Wide of what any input takes: on a busy machine a slow one is no finding.
+LIMITS = ["-timeout=120", "-rss_limit_mb=4096", "-max_len=65536", "-print_final_stats=1"]
+# Half a minute of CPU each. What depends on time, addresses or the order of threads is off: no schedule by entropy, no
+# dictionary of what was compared, one thread.
+FIXED_RUNS = {"load": 450_000, "run": 240_000, "isa": 200_000, "npy": 3_500_000}
+FIXED = ["-seed=1", "-entropic=0", "-use_cmp=0", "-reload=0"]
+SLICE_SECONDS = 120
 
 
-def fuzz(target: str, seconds: float) -> dict[str, float]:
-    """Run one target until it has used so many CPU seconds; executions, CPU seconds and findings."""
-    corpus, findings = FUZZ / "corpus" / target, FUZZ / "findings" / target
-    for folder in (corpus, findings):
-        folder.mkdir(parents=True, exist_ok=True)
-    old, executions, cpu = set(findings.iterdir()), 0, 0.0
-    found: set[Path] = set()
-    while cpu < seconds and not found:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [BUILD / "runtime-fuzz" / "fuzz" / f"fuzz_{target}", corpus, FUZZ / "seeds" / SEEDS[target], *LIMITS]
-        command += [f"-max_total_time={math.ceil(seconds - cpu)}", f"-artifact_prefix={findings}/"]
-        run = subprocess.run([*command, "-print_final_stats=1"], capture_output=True, text=True, errors="replace")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        executed = re.search(r"stat::number_of_executed_units: (\d+)", run.stderr)
-        found = set(findings.iterdir()) - old
-        if executed is None or (run.returncode != 0 and not found):
-            raise SystemExit(f"fuzz_{target} ended with {run.returncode}:\n{run.stderr[-4000:]}")
-        executions += int(executed[1])
-        cpu += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        for path in sorted(found):
-            print(f"{target}: finding {path}\n{run.stderr[-4000:]}", flush=True)
-    result = {"executions": executions, "cpu_seconds": round(cpu, 1), "findings": len(found)}
-    print(f"{target}: {result}", flush=True)
+def execute(target: str, arguments: list[Path | str], name: str, environment: dict[str, str]) -> dict[str, float]:
+    """Run a target once, its log build/fuzz/logs/NAME.log; executions, CPU seconds and findings, which are printed."""
+    findings, log = FUZZ / "findings" / target, FUZZ / "logs" / f"{name}.log"
+    findings.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    old = set(findings.iterdir())
+    program = BUILD / "runtime-fuzz" / "fuzz" / f"fuzz_{target}"
+    with log.open("wb") as file:
+        command = [program, *arguments, *LIMITS, f"-artifact_prefix={findings}/"]
+        process = subprocess.Popen(command, stderr=file, env={**os.environ, **environment})
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    text = log.read_text(errors="replace")
+    executed = re.search(r"stat::number_of_executed_units: (\d+)", text)
+    found = sorted(set(findings.iterdir()) - old)
+    if not found and (executed is None or process.returncode != 0):
+        raise SystemExit(f"fuzz_{target} ended with {process.returncode}:\n{text[-4000:]}")
+    for path in found:
+        print(f"{target}: finding {path}\n{text[-4000:]}", flush=True)
+    return {
+        "executions": int(executed[1]) if executed else 0,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "findings": len(found),
+    }
+
+
+def fuzz(target: str, seconds: float, progress: Path | None) -> dict[str, float]:
+    """Run one target until it has used so many CPU seconds; what `progress` holds of this commit counts."""
+    corpus = FUZZ / "corpus" / target
+    corpus.mkdir(parents=True, exist_ok=True)
+    done: dict[str, float] = {"executions": 0, "cpu_seconds": 0.0, "findings": 0}
+    if progress is not None and progress.exists():
+        done = json.loads(progress.read_text())
+    while done["cpu_seconds"] < seconds and not done["findings"]:
+        wall = math.ceil(min(SLICE_SECONDS, seconds - done["cpu_seconds"]))
+        arguments = [corpus, FUZZ / "seeds" / SEEDS[target], f"-max_total_time={wall}"]
+        result = execute(target, arguments, target, {})
+        done = {key: value + result[key] for key, value in done.items()}
+        if progress is not None:
+            progress.parent.mkdir(parents=True, exist_ok=True)
+            temporary = progress.with_suffix(".tmp")
+            temporary.write_text(json.dumps(done))
+            temporary.replace(progress)
+    done["cpu_seconds"] = round(done["cpu_seconds"], 1)
+    print(f"{target}: {done}", flush=True)
+    return done
+
+
+def fuzz_fixed(target: str) -> dict[str, float]:
+    """Run one target on the same inputs each time; nothing is kept but findings."""
+    seeds = FUZZ / f"seeds_{target}.txt"
+    seeds.write_text(",".join(str(path) for path in sorted((FUZZ / "seeds" / SEEDS[target]).iterdir())))
+    arguments = [f"-seed_inputs=@{seeds}", f"-runs={FIXED_RUNS[target]}", *FIXED]
+    result = execute(target, arguments, f"{target}_fixed", {"LQC_FUZZ_ONE_THREAD": "1"})
+    log = (FUZZ / "logs" / f"{target}_fixed.log").read_text(errors="replace")
+    reached = re.search(r"DONE +(cov: \d+ ft: \d+ corp: \S+)", log)
+    print(f"{target}: {result}, {reached[1] if reached else 'not done'}", flush=True)
     return result
 
 
@@ -126,10 +172,23 @@ def main() -> None:
     """Fuzz, then perhaps record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=600, help="CPU seconds of each target")
+    parser.add_argument("--fixed", action="store_true", help="fixed numbers of inputs, the same each time")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="targets at a time")
     parser.add_argument("--targets", nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--record", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    results = {target: fuzz(target, arguments.seconds) for target in arguments.targets}
+    at = commit() if arguments.record else ""
+    progress = FUZZ / "progress"
+    if progress.exists() and at.endswith("-dirty"):  # the same name stands for other sources
+        shutil.rmtree(progress)
+
+    def one(target: str) -> dict[str, float]:
+        if arguments.fixed:
+            return fuzz_fixed(target)
+        return fuzz(target, arguments.seconds, progress / at / f"{target}.json" if at else None)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        results = dict(zip(arguments.targets, pool.map(one, arguments.targets), strict=True))
     if arguments.record:
         report = record(results)
         arguments.record.write_text(json.dumps(report, indent=2) + "\n")

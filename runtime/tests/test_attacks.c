@@ -1,6 +1,6 @@
-/* Files with one thing wrong, at every place where something can be: each offset, field list, count and number of two
- * sample networks gets values that point outside, backwards, between, at one another, or overflow a product. Besides,
- * whole attacks: shapes whose bytes overflow, ops in another order, tensors in one another's place.
+/* Files with one thing wrong, at every place where something can be: each offset, field list, count and number of
+ * three sample networks gets values that point outside, backwards, between, at one another, or overflow a product.
+ * Besides, whole attacks: shapes whose bytes overflow, ops in another order, tensors in one another's place.
  *
  * What must not happen is an access outside the file or the session, undefined behaviour, or a wrong result: a file
  * that is accepted although its ops or places were changed gives the outputs of the file before. */
@@ -27,6 +27,14 @@ static void open_sample(sample *s, void (*build)(built_model *m, uint64_t seed))
   hostile_use used = use_file(s->file.data, s->file.size);
   EXPECT(used.ran, "status %d", (int)used.status);
   s->digest = used.digest;
+}
+
+static bool has_site(const sample *s, const char *field, uint32_t words) {
+  uint32_t found = 0;
+  for (size_t i = 0; i < s->site_count; ++i) {
+    found += s->sites[i].kind == SITE_SCALAR && strcmp(s->sites[i].field, field) == 0;
+  }
+  return found > 0 && found % words == 0;
 }
 
 static void close_sample(sample *s) {
@@ -71,6 +79,10 @@ static void attack_number(const sample *s, uint32_t position, uint32_t bytes) {
   try_value(s, position, bytes, value - 1);
   try_value(s, position, bytes, 0 - value);
   try_value(s, position, bytes, 1000000000);
+  if (bytes == 4) { /* +-infinity; a NaN was among `all` */
+    try_value(s, position, bytes, 0x7f800000);
+    try_value(s, position, bytes, 0xff800000);
+  }
 }
 
 /* Outside, backwards, between, and at what other offsets point to. */
@@ -256,11 +268,13 @@ static void test_places(sample *s) {
 
 int main(int argc, char **argv) {
   static sample s;
-  static void (*const samples[])(built_model *m, uint64_t seed) = {sample_network, integer_network};
+  static void (*const samples[])(built_model *m, uint64_t seed) = {sample_network, integer_network, plain_network};
   s.share = damage_share(argc, argv);
   for (size_t n = 0; n < sizeof(samples) / sizeof(samples[0]); ++n) {
     uint64_t seed = 11;
     open_sample(&s, samples[n]);
+    EXPECT(has_site(&s, "window", 8) && (samples[n] != plain_network || has_site(&s, "activation", 2)),
+           "the words of a struct are not attacked");
     for (size_t i = 0; i < s.site_count; ++i) {
       attack_site(&s, &s.sites[i], &seed);
     }

@@ -1,4 +1,4 @@
-/* Every int8 convolution kernel against a naive sum, on patches whose input ends where memory ends. */
+/* Every int8 convolution kernel against a naive sum. Input, weights, patches and sums end where memory ends. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "kernels_testing.h"
 
@@ -61,12 +61,13 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   size_t image_bytes = (((size_t)c->kernel_h - 1) * c->image_w + c->kernel_w) * pixel;
   size_t patch_bytes = (size + kernel->multiple) * kernel->element_bytes / 64 * 64 + 64;
   size_t packed_bytes = lqc_int8_packed_bytes(kernel, c->out_channels, size), stride = padded_channels(c->out_channels);
-  size_t sum_count = MAX_PIXELS * stride;
-  guarded image_memory = guarded_new(image_bytes), packed_memory = guarded_new(packed_bytes);
+  size_t sum_count = MAX_PIXELS * stride, patches_bytes = MAX_PIXELS * patch_bytes + LQC_INT8_OVERRUN;
+  guarded image_memory = guarded_new(image_bytes), packed_memory = guarded_new(packed_bytes),
+          patches_memory = guarded_new(patches_bytes), sums_memory = guarded_new(sum_count * sizeof(int32_t));
   int8_t *image = guarded_last(&image_memory, image_bytes), *filters = malloc(c->out_channels * size);
   int32_t *bias = random_below(seed, 4) ? malloc(c->out_channels * sizeof(int32_t)) : NULL;
-  int32_t *sums = malloc(sum_count * sizeof(int32_t));
-  uint8_t *patches = aligned_alloc(64, MAX_PIXELS * patch_bytes + LQC_INT8_OVERRUN);
+  int32_t *sums = guarded_last(&sums_memory, sum_count * sizeof(int32_t));
+  uint8_t *patches = guarded_last(&patches_memory, patches_bytes);
   void *packed = guarded_last(&packed_memory, packed_bytes);
   uint32_t group = random_below(seed, c->groups);
   inside in[MAX_PIXELS];
@@ -121,8 +122,8 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   }
   free(filters);
   free(bias);
-  free(sums);
-  free(patches);
+  guarded_free(&sums_memory);
+  guarded_free(&patches_memory);
   guarded_free(&image_memory);
   guarded_free(&packed_memory);
 }

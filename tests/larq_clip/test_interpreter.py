@@ -34,6 +34,21 @@ def test_casts_numbers_as_keras_does(data):
         np.testing.assert_array_equal(interpreter.predict(images.astype(dtype)), interpreter.predict(images))
 
 
+def test_memory_limit(data, monkeypatch):
+    needed = Interpreter(data).session_bytes
+    assert Interpreter(data, memory_limit=np.int64(needed)).session_bytes == needed
+    for limit in (0, -1, True, 2.5, "1"):
+        with pytest.raises(RuntimeLibraryError, match="memory_limit is"):
+            Interpreter(data, memory_limit=limit)
+    taken, buffer = [], _native.aligned_buffer
+    monkeypatch.setattr(
+        _native, "aligned_buffer", lambda size, alignment: taken.append(size) or buffer(size, alignment)
+    )
+    with pytest.raises(RuntimeLibraryError, match=f"needs {needed:,} bytes.*limit is {needed - 1:,}"):
+        Interpreter(data, memory_limit=needed - 1)
+    assert taken == [len(data)]  # the file's bytes, nothing of the session's
+
+
 def test_empty_batch(data):
     assert Interpreter(data).predict(np.zeros((0, *IMAGE))).shape == (0, 10)
 
