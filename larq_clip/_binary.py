@@ -1,19 +1,21 @@
 """Which layers of a Keras model are binary: decided by what their quantizers produce, not by what they claim.
 
-A layer is binary if its input quantizer maps everything to -1 and +1, and its kernel quantizer to -1 and +1, or to -s
-and +s with an s >= 0 per filter: then it is *scaled*. `precision` says nothing: it is 1 for Larq's heaviside (0 and 1),
-too.
+A layer is binary if its input quantizer maps everything to -1 and +1, or to *levels* m / n, m = 0 ... n, with n = 1,
+3 or 7 (Larq's heaviside, DoReFa of 1 to 3 bits), and its kernel quantizer to -1 and +1, or to -s and +s with an s >= 0
+per filter: then it is *scaled*. `precision` says nothing: it is 1 for Larq's heaviside (0 and 1), too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from larq_clip._accumulator import INPUT_LEVELS
 from larq_clip._keras import keras, lq, tf
+from larq_clip._scope import quantized_scope
 from larq_clip.layers import QuantConv2D, QuantDense
 
 # What `models.clip_model` can replace. Exact types: a subclass may compute anything.
@@ -31,6 +33,21 @@ PROBES = np.array(
 )
 
 PROBED_CHANNELS = 8
+
+# Both sides of every threshold of DoReFa, and beyond.
+LEVEL_PROBES = np.concatenate([PROBES, np.linspace(-0.5, 1.5, 999, dtype=np.float32)])
+
+
+class BinaryKind(NamedTuple):
+    """What makes a layer binary.
+
+    Attributes:
+        levels: n of inputs m / n, m = 0 ... n; None of signs.
+        scaled: whether the kernel is -s and +s, one s per filter, and not -1 and +1.
+    """
+
+    levels: int | None
+    scaled: bool
 
 
 def _probe_tensors(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
@@ -65,6 +82,28 @@ def produces_signs(quantizer: Any, tensors: Iterable[np.ndarray], scaled: bool =
     return True
 
 
+def level_count(quantizer: Any, shape: tuple[int, ...] = (1,)) -> int | None:
+    """n of a quantizer to m / n, m = 0 ... n, with n = 1, 3 or 7: SteHeaviside, DoReFa of 1 to 3 bits; None of others.
+
+    Args:
+        shape: of the inputs to try it on, without the batch.
+    """
+    if quantizer is None:
+        return None
+    x = np.sort(LEVEL_PROBES)
+    tensors = np.ones((x.size, *shape), np.float32) * x.reshape(-1, *(1,) * len(shape))
+    found = np.asarray(_stateless_copy(quantizer)(tf.constant(tensors)))
+    if found.shape != tensors.shape:
+        return None
+    every = found.reshape(x.size, -1)
+    one = every[:, 0]
+    steps = np.unique(one)
+    n = len(steps) - 1
+    if n not in INPUT_LEVELS or not np.array_equal(steps, np.arange(n + 1, dtype=np.float32) / np.float32(n)):
+        return None
+    return n if np.all(every == one[:, None]) and np.all(np.diff(one) >= 0) else None
+
+
 def _kernels(layer: keras.layers.Layer) -> list[tuple[Any, Any]]:
     """Pairs of kernel quantizer and name of the kernel, for all kinds of Larq layers."""
     names = ("kernel", "depthwise", "pointwise")
@@ -89,8 +128,8 @@ def is_binary(layer: Any) -> bool:
     return binary_kind(layer) is not None
 
 
-def binary_kind(layer: Any) -> str | None:
-    """ "signs" or "scaled"; None for a layer that is not binary.
+def binary_kind(layer: Any) -> BinaryKind | None:
+    """What makes a layer binary; None for one that is not.
 
     Raises:
         ValueError: where the layer is not built, so has no kernel.
@@ -99,8 +138,14 @@ def binary_kind(layer: Any) -> str | None:
     if getattr(layer, "input_quantizer", None) is None or not kernels or any(q is None for q, _ in kernels):
         return None
     latent = [_latent(layer, name) for _, name in kernels]
-    if not produces_signs(layer.input_quantizer, _probe_tensors(_input_shape(layer, latent[0].shape))):
-        return None
+    shape = _input_shape(layer, latent[0].shape)
+    levels = None
+    if not produces_signs(layer.input_quantizer, _probe_tensors(shape)):
+        levels = level_count(
+            layer.input_quantizer, _input_shape(layer, _kernel_shape(layer.input_quantizer, latent[0]))[1:]
+        )
+        if levels is None:
+            return None
 
     def all_produce(scaled: bool) -> bool:
         return all(
@@ -109,8 +154,8 @@ def binary_kind(layer: Any) -> str | None:
         )
 
     if all_produce(scaled=False):
-        return "signs"
-    return "scaled" if all_produce(scaled=True) else None
+        return BinaryKind(levels, False)
+    return BinaryKind(levels, True) if all_produce(scaled=True) else None
 
 
 def _kernel_shape(quantizer: Any, kernel: np.ndarray) -> tuple[int, ...]:
@@ -124,5 +169,5 @@ def _latent(layer: Any, name: str) -> np.ndarray:
     kernel = getattr(layer, name, None)
     if kernel is None:
         raise ValueError(f"layer '{layer.name}' is not built; build the model, or call it on a batch, first")
-    with lq.context.quantized_scope(False):
+    with quantized_scope(False):
         return kernel.numpy()

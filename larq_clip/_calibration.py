@@ -11,6 +11,7 @@ import numpy as np
 from larq_clip import arithmetic, fixed_point
 from larq_clip._distribution import local_batches
 from larq_clip._keras import keras, lq, tf
+from larq_clip._scope import quantized_scope
 from larq_clip.quantizers import LARGEST_EXPONENT
 
 BATCH = 32
@@ -30,14 +31,15 @@ def check_percentile(percentile: Any) -> Fraction:
 class AccumulatorHistogram(lq.quantizers.Quantizer):
     """Counts how often each |accumulator| occurs; lets everything pass. Never part of a model handed out.
 
-    With positive_only, negative accumulators count as 0: a relu makes them 0 whatever a clip does to them.
+    With positive_only, negative accumulators count as 0: a relu makes them 0 whatever a clip does to them. `signs` says
+    that they are sums of signs, which are all even or all odd at a pixel.
     """
 
-    def __init__(self, positive_only: bool = False, **kwargs):
+    def __init__(self, positive_only: bool = False, signs: bool = True, **kwargs):
         super().__init__(**{**kwargs, "autocast": False})
         self.positive_only = positive_only
         self.counts = np.zeros(1, np.int64)
-        self.all_even = True
+        self.all_even = signs
 
     def _count(self, accumulator: np.ndarray) -> None:
         self.all_even = self.all_even and not np.any(accumulator % 2)
@@ -148,7 +150,8 @@ def observe(model: keras.Model, data: Any, name: str = "calibration_data") -> No
     """
     batches = 0
     for inputs in _checked_batches(model, data, name):
-        model(tf.nest.map_structure(tf.convert_to_tensor, inputs), training=False)
+        with quantized_scope():
+            model(tf.nest.map_structure(tf.convert_to_tensor, inputs), training=False)
         batches += 1
     if not batches:
         raise ValueError(f"{name} is empty; give at least one image or batch")

@@ -63,6 +63,14 @@ FIXED_POINT = (
 QUANTIZERS = ("input_quantizer", "kernel_quantizer", "depthwise_quantizer", "accumulator_quantizer")
 GRID_ACTIVATIONS = ("linear", "relu")
 SIGN_PATH = ("norm", "monotone", "clip", "take")
+# Monotone layers that levels can be taken in front of, as thresholds: they move no pixel.
+LEVEL_PATH = (
+    keras.layers.MaxPooling2D,
+    keras.layers.ReLU,
+    keras.layers.Activation,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
+)
 
 
 @dataclass(eq=False)
@@ -97,6 +105,18 @@ class Call:
         return (
             self.kind == "clip" or isinstance(self.layer, (keras.layers.Activation, keras.layers.ReLU)) or self.identity
         )
+
+    @property
+    def takes_levels(self) -> bool:
+        """Whether it is a binary layer whose input is more than one bit."""
+        return self.kind == "binary" and (getattr(self.layer, "input_levels", None) or 1) > 1
+
+    @property
+    def passes_levels(self) -> bool:
+        """Whether levels behind it are thresholds in front of it, channel by channel."""
+        if isinstance(self.layer, keras.layers.Flatten):
+            return all(consumer.kind == "binary" for consumer in self.consumers)
+        return self.kind in ("norm", "clip") or isinstance(self.layer, LEVEL_PATH) or self.identity
 
     @property
     def identity(self) -> bool:
@@ -190,12 +210,17 @@ class Graph:
         """Whether a call is all that needs a tensor."""
         return self.by_output[id(tensor)].consumers == [call] and id(tensor) not in self.outputs
 
-    def decides_signs_only(self, call: Call) -> bool:
-        """Whether of what a call produces, behind batch norms and monotone layers, binary layers see the sign."""
+    def decides_signs_only(self, call: Call, levels: bool = False) -> bool:
+        """Whether of what a call produces, behind batch norms and monotone layers, binary layers see the sign; with
+        `levels`, whether they see that, or levels that are thresholds of what the call produces."""
         if id(call.output) in self.outputs or not call.consumers:
             return False
         return all(
-            consumer.kind == "binary" or (consumer.kind in SIGN_PATH and self.decides_signs_only(consumer))
+            (consumer.kind == "binary" and (levels or not consumer.takes_levels))
+            or (
+                consumer.kind in SIGN_PATH
+                and self.decides_signs_only(consumer, levels=levels and consumer.passes_levels)
+            )
             for consumer in call.consumers
         )
 

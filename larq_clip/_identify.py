@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from larq_clip._keras import keras, tf
+from larq_clip._scope import quantized_scope
 
 BATCH = 2
 LARGEST_BOUND, BOUND_FRACTION_BITS = 2**15, 8
@@ -133,7 +134,8 @@ def computed(node: Any, inputs: list[Any], values: list[Array]) -> list[Array] |
 
 def _numpy(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Array] | None:
     try:
-        found = tf.nest.flatten(function(*args, **kwargs))
+        with quantized_scope():
+            found = tf.nest.flatten(function(*args, **kwargs))
     except (ValueError, TypeError, tf.errors.InvalidArgumentError):  # of other shapes than it was written for
         return None
     return [np.asarray(y) for y in found] if all(tf.is_tensor(y) for y in found) else None

@@ -34,8 +34,16 @@ class Plan:
         self.fixed: set[int] = set()  # calls that change into layers of fixed point
         self.stored: dict[tuple[int, int], Tensor] = {}  # (position of the call, bits) to store in
         self.edges: dict[tuple[int, int], int] = {}  # (position of the consumer, id of its input) to those bits
+        self.level_stores: set[tuple[int, int]] = set()  # of `stored`, those of which nothing but levels is taken
         for call in self.graph.calls:
             self._plan(call)
+        readers: dict[tuple[int, int], list[Call]] = {key: [] for key in self.stored}
+        for call in self.graph.calls:
+            for tensor in call.inputs:
+                bits = self.edges.get((call.position, id(tensor)))
+                if bits:
+                    readers[self.graph.by_output[id(tensor)].position, bits].append(call)
+        self.level_stores = {key for key, calls in readers.items() if all(map(self._levels_only, calls))}
 
     def _plan(self, call: Call) -> None:
         """Decide which inputs of a call are stored in front of it, and what its output is."""
@@ -50,7 +58,7 @@ class Plan:
         inputs = [self._seen(call, tensor) for tensor in call.inputs]
         if call.kind == "binary":
             self.state[out], self.bits[out] = "stored", call.layer.accumulator_quantizer.bits
-            if call.layer.scaled_kernel:
+            if call.layer.has_scale:
                 self.state[out], self.bits[out] = "exact", 0
             if call.layer.use_bias and np.any(call.layer.bias.numpy()):
                 if not self.graph.decides_signs_only(call):
@@ -105,6 +113,8 @@ class Plan:
         """Bits in which a call wants an input stored by a layer of its own; 0 for as it is."""
         state, bits = self.state[id(tensor)], self.bits[id(tensor)]
         producer = self.graph.by_output[id(tensor)]
+        if call.takes_levels:
+            return self.residual_bits if state == "exact" and not self._is_threshold(tensor) else 0
         if call.kind in ("binary", "kept", "real", "output"):
             return 0
         if call.kind == "float":
@@ -122,12 +132,38 @@ class Plan:
                 return self.residual_bits
             # What follows at once, element by element, is computed before anything is written to memory.
             at_once = self.graph.sees_alone(call, tensor) and (call.kind == "norm" or call.elementwise)
-            return 0 if at_once or self.graph.decides_signs_only(call) else self._stream_bits(call)
+            return 0 if at_once or self._decides_bits_only(call) else self._stream_bits(call)
         if call.kind == "mean":
             if state == "real":
                 return self._bits_behind_real(call)
             return self._stream_bits(call) if state == "exact" else 0
         return 0 if tensor is direct else self.residual_bits
+
+    def _decides_bits_only(self, call: Call) -> bool:
+        """Whether of what a call produces signs are all that is needed, or levels that are taken in front of it."""
+        return self.graph.decides_signs_only(call, levels=self._passes_thresholds(call))
+
+    def _passes_thresholds(self, call: Call) -> bool:
+        (tensor,) = call.inputs
+        return call.passes_levels and (self._seen(call, tensor)[0] == "stored" or self._is_threshold(tensor))
+
+    def _is_threshold(self, tensor: Tensor) -> bool:
+        """Whether levels of an exact tensor are thresholds of a stored one, through layers that nothing else needs.
+
+        The bits of a sign can be stored beside a rounded sum; levels of several bits cannot, so they are taken of
+        something in memory: a clipped accumulator, or what is stored anyway.
+        """
+        producer = self.graph.by_output[id(tensor)]
+        if not self.graph.decides_signs_only(producer, levels=True):
+            return False
+        return producer.kind == "binary" or (producer.kind in SIGN_PATH and self._passes_thresholds(producer))
+
+    def _levels_only(self, call: Call) -> bool:
+        """Whether levels are all that becomes of a call's input, so that what is beyond 0 and 1 counts as that."""
+        if call.takes_levels:
+            return True
+        last = id(call.output) in self.graph.outputs or not call.consumers
+        return call.kind == "monotone" and not last and all(map(self._levels_only, call.consumers))
 
     def _bits_behind_real(self, call: Call) -> int:
         """Float values are stored before they are written to memory, unless only float layers see them."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from larq_clip._keras import keras, tf
+from larq_clip._scope import quantized_scope
 
 CHUNK = 8  # images
 
@@ -20,7 +21,8 @@ def chunks(batches: list[Any]) -> Iterator[Any]:
 
 
 def outputs(model: keras.Model, inputs: Any) -> list[Any]:
-    found = model(inputs, training=False)
+    with quantized_scope():
+        found = model(inputs, training=False)
     return list(found) if isinstance(found, (list, tuple)) else [found]
 
 

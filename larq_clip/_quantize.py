@@ -50,6 +50,8 @@ class Quantization(Plan):
             histogram.counts = workers.sum(histogram.counts)
         for (position, bits), histogram in zip(places, histograms):
             largest = histogram.covering(percentile, self.by_channel)
+            if (position, bits) in self.level_stores:
+                largest = np.ones_like(largest)  # levels are taken of 0 to 1, and beyond they do not change
             self.formats[position, bits] = fixed_point.storage_fraction_bits(largest, bits).tolist()
 
     def format_of(self, call: Call, tensor: Tensor) -> Format:
@@ -92,7 +94,7 @@ class Quantization(Plan):
                 layer.quantize(granularity="channel" if by_channel else "layer")
             elif call.position in self.fixed and call.kind == "float":
                 layer.quantize(self.format_of(call, call.inputs[0])[1])
-            elif call.kind == "binary" and layer.scaled_kernel:
+            elif call.kind == "binary" and layer.has_scale:
                 layer.quantize_scale()
         return result
 

@@ -26,7 +26,7 @@ class LayerReport(NamedTuple):
         format: of the layer: "int8, fraction bits 3 to 7" for a stored tensor, "int16, fraction bits 12" for a batch
             norm; "float32" for what is kept in floating point, "" for what computes on the grid of its input.
         snr_db: 10 log10(sum y^2 / sum (y - y')^2) in decibels, y of the float model; infinite where all are equal.
-        flipped_signs: of binary layers, the share of inputs whose sign differs; else None.
+        flipped_signs: of binary layers, the share of inputs whose sign, or level, differs; else None.
     """
 
     layer: str
@@ -59,7 +59,7 @@ def compare(run: Quantization, quantized: keras.Model, batches: list[Any], worke
             y, found = np.asarray(y, np.float64), np.asarray(found, np.float64)
             signal[i] += np.sum(y**2)
             noise[i] += np.sum((y - found) ** 2)
-            flips[i] += np.count_nonzero((np.asarray(x) < 0) != (np.asarray(seen) < 0))
+            flips[i] += np.count_nonzero(_bits(rows[i][0], x) != _bits(rows[i][0], seen))
             signs[i] += np.size(x)
     signal, noise, flips, signs = workers.gather(np.stack([signal, noise, flips, signs])).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,8 +89,15 @@ def _describe(layer: Any, kind: str) -> str:
     clip = getattr(layer, "accumulator_quantizer", None)
     if clip is None:
         return "float32" if kind in ("real", "kept", "float", "norm") else ""
-    scale = f", scale int16, {_span(layer.scale_fraction_bits)}" if layer.scaled_kernel else ""
+    scale = f", scale int16, {_span(layer.scale_fraction_bits)}" if layer.has_scale else ""
     return f"int{clip.bits}, step {clip.step}{scale}"
+
+
+def _bits(layer: Any, x: Any) -> np.ndarray:
+    """What a binary layer makes of its input: levels, or whether it is negative."""
+    if getattr(layer, "input_levels", None) is not None:
+        return np.asarray(layer.input_quantizer(x))
+    return np.asarray(x) < 0
 
 
 def _operand(tensors: Any) -> Any:

@@ -163,6 +163,32 @@ def binary_conv2d(
     return convolve(x, w, axes, pad_value, groups).astype(np.int32)
 
 
+def level_conv2d(
+    levels: IntArray,
+    w_bits: BitArray,
+    axes: tuple[WindowAxis, WindowAxis],
+    pad_level: int = 0,
+    groups: int = 1,
+) -> NDArray[np.int32]:
+    """Exact accumulator a of a convolution of inputs m / n with signs: the sum of the products m w over all taps.
+
+    With the planes m = sum over j of 2^j b_j, b_j in {0, 1}, sigma_j = 2 b_j - 1, and C the sum of w over all taps,
+    a = (sum over j of 2^j (sum of sigma_j w) + n C) / 2, which is as many binary convolutions as m has bits. Unlike a
+    sum of signs, a may be even or odd at any pixel.
+
+    Args:
+        levels: m ``(batch, height, width, in_channels)``, 0 to n = 2^k - 1.
+        w_bits: ``(out_channels, kernel_h, kernel_w, in_channels / groups)`` of 0 and 1.
+        axes: placement of the rows and columns.
+        pad_level: m of a tap outside the image, 0 or n.
+        groups: channel groups, as in Keras.
+
+    Returns:
+        int32 ``(batch, out_h, out_w, out_channels)``, |a| <= n K.
+    """
+    return convolve(levels, bits_to_signs(w_bits, np.float64), axes, pad_level, groups).astype(np.int32)
+
+
 def convolve(
     x: NDArray, w: NDArray, axes: tuple[WindowAxis, WindowAxis], pad_value: int = 0, groups: int = 1
 ) -> NDArray[np.float64]:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from larq_clip import fixed_point
-from larq_clip._binary import REPLACED_BY, binary_kind, is_binary
+from larq_clip._binary import REPLACED_BY, BinaryKind, binary_kind, is_binary
 from larq_clip._calibration import AccumulatorHistogram, batches_of, check_percentile, feeds_relu_only, observe
 from larq_clip._copying import config_of, copy_binary
 from larq_clip._distribution import Workers, outside_scope
 from larq_clip._keras import keras
 from larq_clip._quantize import Quantization
 from larq_clip._report import LayerReport, compare
+from larq_clip._scope import quantized_scope
 from larq_clip.quantizers import AccumulatorClip
 
 LayerRef: TypeAlias = "str | keras.layers.Layer"
@@ -21,9 +22,10 @@ LayerRef: TypeAlias = "str | keras.layers.Layer"
 def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The model's binary convolutions and dense layers, those of nested models included, in the model's order.
 
-    Binary means that the input quantizer maps everything to -1 and +1, and the kernel quantizer to -1 and +1 or to -s
-    and +s, one s > 0 per filter (magnitude_aware_sign, XNOR-Net's), as found by calling them on probes and on the
-    layer's own kernel; their `precision` is not asked. Kinds: Larq's QuantConv2D and QuantDense, and
+    Binary means that the input quantizer maps everything to -1 and +1, or to levels m / n of 1 to 3 bits, m = 0 ... n
+    (heaviside, DoReFa), and the kernel quantizer to -1 and +1 or to -s and +s, one s > 0 per filter
+    (magnitude_aware_sign, XNOR-Net's), as found by calling them on probes and on the layer's own kernel; their
+    `precision` is not asked. Kinds: Larq's QuantConv2D and QuantDense, and
     `larq_clip.layers`', with or without a clip.
 
     Raises:
@@ -33,6 +35,7 @@ def binary_layers(model: keras.Model) -> list[keras.layers.Layer]:
     return [layer for _, layer in _leaves(_require_graph(model)) if type(layer) in REPLACED_BY and is_binary(layer)]
 
 
+@quantized_scope()
 def clip_model(
     model: keras.Model,
     bits: int = 8,
@@ -49,16 +52,19 @@ def clip_model(
     layers stay shared, nested functional and Sequential models are copied in turn, and the copy is independent of the
     original and not compiled. Layers that have a clip already keep it, with its bits, its step and its switch. A kernel
     with a scale per filter gets scaled_kernel=True: what is clipped is the integer accumulator of its signs, and the
-    scale multiplies it behind the clip. Initializers that are plain functions become zeros, since the copy has weights.
+    scale multiplies it behind the clip. A layer with inputs m / n gets input_levels=n: what is clipped is the integer
+    sum of the products m w, whose magnitude reaches n times the number of taps, and 1 / n multiplies it behind the
+    clip. Initializers that are plain functions become zeros, since the copy has weights.
 
     With step="auto" each layer gets the smallest power of two s >= 1 such that at least `percentile` percent of its
     |accumulators| over the calibration data are at most s (2^(bits-1) - 1); s >= 2 where all of them are even, which
-    rounds nothing. Where a relu and nothing else follows a layer, its negative accumulators count as 0. They are the
-    exact accumulators of the model as given, so before any new clip: one pass over the data serves all layers, the
-    choice for a layer does not depend on which others are clipped, and since each chosen clip changes next to no
-    accumulator beyond its rounding, measuring behind the clips of earlier layers would give practically the same. A
-    *pretrained* model needs this, or a second training stage: step 1 alone costs most of its accuracy. A low percentile
-    costs range, a high one low bits; on a pretrained QuickNet 99.9 changes the outputs least (benchmarks/accuracy).
+    rounds nothing (only sums of signs can be: those of levels are even or odd as the image has it). Where a relu and
+    nothing else follows a layer, its negative accumulators count as 0. They are the exact accumulators of the model as
+    given, so before any new clip: one pass over the data serves all layers, the choice for a layer does not depend on
+    which others are clipped, and since each chosen clip changes next to no accumulator beyond its rounding, measuring
+    behind the clips of earlier layers would give practically the same. A *pretrained* model needs this, or a second
+    training stage: step 1 alone costs most of its accuracy. A low percentile costs range, a high one low bits; on a
+    pretrained QuickNet 99.9 changes the outputs least (benchmarks/accuracy).
 
     Args:
         model: functional or Sequential, built.
@@ -90,7 +96,10 @@ def clip_model(
     workers = Workers(model)
     steps = dict.fromkeys(map(id, targets), fixed)
     if automatic:
-        histograms = {id(layer): AccumulatorHistogram(feeds_relu_only(model, layer)) for layer in targets}
+        histograms = {
+            id(layer): AccumulatorHistogram(feeds_relu_only(model, layer), signs=_kind(layer).levels is None)
+            for layer in targets
+        }
         observed = outside_scope(lambda: _copy(model, histograms))
         workers.together("calibration", lambda: outside_scope(lambda: observe(observed, calibration_data)))
         for key, histogram in histograms.items():
@@ -100,6 +109,7 @@ def clip_model(
         return _copy(model, {key: AccumulatorClip(bits, step) for key, step in steps.items()})
 
 
+@quantized_scope()
 def quantize_model(
     clipped_model: keras.Model,
     calibration_data: Any,
@@ -265,8 +275,8 @@ def _targets(model: keras.Model, layers: Sequence[LayerRef] | None) -> list[kera
         if not binary:
             raise ValueError(
                 f"model '{model.name}' has no binary layer: no Larq QuantConv2D or QuantDense whose input_quantizer "
-                "produces nothing but -1 and +1, and whose kernel_quantizer nothing but -s and +s, one s per filter"
-                + _other_quantizers(model)
+                "produces nothing but -1 and +1, or levels m / n of 1 to 3 bits, and whose kernel_quantizer nothing "
+                "but -s and +s, one s per filter" + _other_quantizers(model)
             )
         targets = [layer for layer in binary if not _is_quantized(layer)]
         if not targets:
@@ -368,7 +378,15 @@ def _copy(model: keras.Model, quantizers: dict[int, Any]) -> keras.Model:
 
 def _with_quantizer(layer: Any, quantizer: Any) -> Any:
     """The layer of `larq_clip.layers` like a binary layer, with an accumulator quantizer."""
-    return copy_binary(layer, accumulator_quantizer=quantizer, scaled_kernel=binary_kind(layer) == "scaled")
+    kind = _kind(layer)
+    return copy_binary(layer, accumulator_quantizer=quantizer, scaled_kernel=kind.scaled, input_levels=kind.levels)
+
+
+def _kind(layer: Any) -> BinaryKind:
+    """That of a binary layer."""
+    kind = binary_kind(layer)
+    assert kind is not None, "only binary layers are clipped"
+    return kind
 
 
 __all__ = ["LayerReport", "accumulator_clips", "binary_layers", "clip_model", "quantize_model", "set_clipping"]

@@ -37,11 +37,15 @@ def pytest_make_parametrize_id(val):
 
 @pytest.fixture(autouse=True)
 def larq_reads_latent_weights():
-    """Larq leaves its quantized scope on where a layer raises inside it, and then nothing learns any more."""
+    """Larq leaves its quantized scope on where a layer raises inside it, and then nothing learns any more.
+
+    Our code restores it, see `larq_clip._scope`; a test that has Larq's layers raise does so within that scope, too.
+    """
     yield
     larq = sys.modules.get("larq")
     if larq is not None and larq.context.should_quantize():
-        larq.context.quantized_scope(False).__enter__()
+        larq.context.quantized_scope(False).__enter__()  # for the tests behind
+        pytest.fail("Larq's quantized scope was left on: call what raises within larq_clip._scope.quantized_scope")
 
 
 @pytest.fixture(scope="session")

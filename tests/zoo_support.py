@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,13 @@ class Case(NamedTuple):
     scaled: bool = False
     planes: int = 1
 
+    @property
+    def levels(self) -> int | None:
+        """n of inputs m / n; None of signs."""
+        return None if self.planes == 1 else 2**self.planes - 1
 
+
+# Keras 2 cannot load an Activation with a registered function, as DoReFaNet has, from .h5, whether quantized or not.
 # XNORNet ends in a valid 6x6 convolution, so images of fewer than 217 pixels leave nothing for it.
 CASES = {
     "BinaryAlexNet": Case(64, "h5 keras", 7, frozenset({"QuantConv2D"})),
@@ -34,7 +41,7 @@ CASES = {
     "BinaryDenseNet45": Case(50, "h5", 40),
     "BinaryResNetE18": Case(64, "h5", 16),
     "BiRealNet": Case(32, "h5", 16, scaled=True),
-    "DoReFaNet": Case(96, "h5", 6, scaled=True, planes=2),
+    "DoReFaNet": Case(96, "keras", 6, scaled=True, planes=2),
     "MeliusNet22": Case(32, "h5", 34),
     "QuickNet": Case(32, "h5", 16),
     "QuickNetLarge": Case(32, "h5", 32),
@@ -42,8 +49,6 @@ CASES = {
     "RealToBinaryNet": Case(32, "h5", 16, frozenset({"Multiply", "PReLU"})),
     "XNORNet": Case(217, "h5", 6, scaled=True),
 }
-# All but DoReFaNet, whose inputs have 2 bits: clip_model refuses it.
-CLIPPED = tuple(name for name in CASES if CASES[name].planes == 1)
 
 
 def factory(name: str) -> Any:
@@ -105,7 +110,33 @@ def quantized(name: str, step: Any = "auto"):
     return quantize_model(model, x), x
 
 
-def record(name: str, fidelity: str, data: bytes, *, exact: bool, seconds: float) -> None:
+class Converted(NamedTuple):
+    """A model, its name and fidelity, the images that fit it, its file, and the seconds that converting took."""
+
+    name: str
+    fidelity: str
+    model: Any
+    x: np.ndarray
+    data: bytes
+    seconds: float
+
+
+BUILD = {"plain": trained, "clipped": clipped, "integer": quantized}
+
+
+def converted(name: str, fidelity: str) -> Converted:
+    """A model of the zoo at a fidelity, and its file."""
+    from larq_clip._keras import tf
+    from larq_clip.converter import convert_keras_model
+
+    # These models need no autograph, and converting their many layers takes most of the time.
+    model, x = tf.autograph.experimental.do_not_convert(BUILD[fidelity])(name)
+    start = time.perf_counter()
+    data = convert_keras_model(model)
+    return Converted(name, fidelity, model, x, data, time.perf_counter() - start)
+
+
+def record(found: Converted, *, exact: bool) -> None:
     """Note a model that was converted and compared, in the JSON file that LARQ_CLIP_ZOO_RESULTS names, if it does."""
     from larq_clip.converter import report
 
@@ -114,9 +145,10 @@ def record(name: str, fidelity: str, data: bytes, *, exact: bool, seconds: float
     path = Path(os.environ["LARQ_CLIP_ZOO_RESULTS"])
     rows = json.loads(path.read_text()) if path.exists() else []
     keys = ("file_bytes", "ideal_weight_bytes", "arena_bytes", "arena_lower_bound_bytes")
-    described = report.describe(data)
+    name, fidelity = found.name, found.fidelity
+    described = report.describe(found.data)
     row = {"model": name, "fidelity": fidelity, "converts": True, "exact": exact}
-    row |= {key: described[key] for key in keys} | {"seconds": round(seconds, 1)}
+    row |= {key: described[key] for key in keys} | {"seconds": round(found.seconds, 1)}
     others = [r for r in rows if (r["model"], r["fidelity"]) != (name, fidelity)]
     rows = sorted([*others, row], key=lambda r: (r["model"], r["fidelity"]))
     path.write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")

@@ -23,6 +23,7 @@ for folder in ("tests", "benchmarks/accuracy"):
     sys.path.insert(0, str(ROOT / folder))
 
 from larq_clip._keras import keras, lq, tf  # noqa: E402
+from larq_clip._scope import quantized_scope  # noqa: E402
 
 CLASSES = {"vgg_small": 10, "vgg_11": 10}
 SIZE = {"vgg_small": 32, "vgg_11": 32}
@@ -135,7 +136,8 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
     folder.mkdir(parents=True, exist_ok=True)
     for file, make in makers.items():
         try:
-            (folder / file).write_bytes(make())
+            with quantized_scope():
+                (folder / file).write_bytes(make())
             made[file] = None
         except Exception as error:  # of foreign converters, anything; it is recorded and printed
             made[file] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -15,6 +15,7 @@ from larq_clip.converter.ir.fixed_point import (
     Store,
     add_step,
     affine_step,
+    clip_steps,
     merged,
     shift_store,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "Window",
     "add_step",
     "affine_step",
+    "clip_steps",
     "evaluate",
     "image_shape",
     "join_names",

@@ -219,6 +219,13 @@ def affine_step(multiplier: NDArray[np.integer], offset: NDArray[np.integer] | N
     return (Step(StepKind.AFFINE, multiplier.astype(np.int32), exact),)
 
 
+def clip_steps(low: NDArray[np.integer], high: NDArray[np.integer]) -> tuple[Step, ...]:
+    """The steps y = clip(y, low, high), one bound a channel: high - max(high - low - max(y - low, 0), 0)."""
+    one, relu = np.ones(len(low), np.int64), (Step(StepKind.RELU),)
+    first, last = affine_step(-one, high - low), affine_step(-one, high)
+    return affine_step(one, -low) + relu + first + relu + last
+
+
 def add_step(operand: int, shift: NDArray[np.integer], operand_shift: NDArray[np.integer]) -> Step:
     """The step y = y 2^shift + x 2^operand_shift.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from larq_clip._identify import is_code
 from larq_clip._keras import keras, tf
+from larq_clip._scope import quantized_scope
 from larq_clip.converter import ir
 from larq_clip.converter.keras_importer import code
 from larq_clip.converter.keras_importer.context import GraphBuilder, LayerImport, Mean, Source
@@ -29,6 +30,7 @@ from larq_clip.errors import ConversionError
 from larq_clip.layers import StorageQuantizer
 
 
+@quantized_scope()
 def import_model(model: Any) -> ir.Graph:
     """The graph of a Keras model, with weights and clips as they are now.
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from larq_clip._binary import produces_signs
+from larq_clip._binary import level_count, produces_signs
+from larq_clip._identify import clip_bounds
 from larq_clip._keras import keras, tf
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Tensor
 from larq_clip.converter.keras_importer import fixed_point
 from larq_clip.converter.keras_importer.context import LayerImport, Step
 from larq_clip.converter.keras_importer.pointwise import Operation, identify
-from larq_clip.converter.keras_importer.quantizers import PROBES, level_count, level_numbers, levels, signs
+from larq_clip.converter.keras_importer.quantizers import PROBES, level_numbers, levels, signs
 
 ACCEPTED = (
     "accepted are 'linear', 'relu', 'relu6', 'leaky_relu', 'sigmoid', 'hard_sigmoid', 'tanh', 'softmax', clips between "
@@ -36,6 +37,9 @@ def activation_steps(call: LayerImport, function: Any) -> list[tuple[str, Step]]
 
 
 def _identified(call: LayerImport, function: Any, x: Tensor, output: str) -> Tensor:
+    bounds = clip_bounds(function) if fixed_point.is_exact(call, x) else None
+    if bounds is not None:
+        return fixed_point.clip(call, x, *bounds, output)
     found = identify(function, x.shape)
     if found is None:
         name = getattr(function, "__name__", type(function).__name__)
@@ -83,6 +87,9 @@ def relu_layer(call: LayerImport, source: Tensor) -> Tensor:
     slope, highest = float(call.layer.negative_slope), call.layer.max_value
     if slope == 0 and highest is None:
         return call.run(source, [("", _relu(call))])
+    bounds = clip_bounds(call.layer) if fixed_point.is_exact(call, source) else None
+    if bounds is not None:
+        return fixed_point.clip(call, source, *bounds, call.name)
     operations: list[Operation] = [_slope(np.full((1, 1, 1), slope))] if slope else []
     if highest is not None:
         operations.append((ir.Affine, {"activation": ir.Activation(-np.inf if slope else 0, float(highest))}))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larq_clip._graph import FIXED_POINT
+from larq_clip._identify import BOUND_FRACTION_BITS
 from larq_clip._keras import keras
 from larq_clip.converter import ir
 from larq_clip.converter.ir import DType, Step, StepKind, Tensor, Window, image_shape
@@ -41,6 +42,20 @@ def relu(call: LayerImport, source: Tensor, output: str) -> Tensor:
     dtype = source.dtype if source.dtype in ir.STORED else DType.INT64
     result = Tensor(output, dtype, source.shape, source.fraction_bits)
     return elementwise(call, [source], result, steps=(Step(StepKind.RELU),))
+
+
+def clip(call: LayerImport, source: Tensor, low: float, high: float, output: str) -> Tensor:
+    """clip(y, low, high) of exact integers, for bounds m 2^-8: with 8 fraction bits at least both are integers."""
+    given = source.scale_bits
+    bits = np.maximum(given, BOUND_FRACTION_BITS)
+    with call.within_limits():
+        finer = ir.affine_step(_shifted(np.ones(source.channels, np.int64), bits - given))
+        ends = [
+            _shifted(np.full(source.channels, int(end * 2**BOUND_FRACTION_BITS)), bits - BOUND_FRACTION_BITS)
+            for end in (low, high)
+        ]
+    result = Tensor(output, DType.INT64, source.shape, ir.shortest(bits))
+    return elementwise(call, [source], result, steps=finer + ir.clip_steps(*ends))
 
 
 def stored(

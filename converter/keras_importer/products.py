@@ -11,6 +11,13 @@ the sum of b w is (sum of w + sum of sigma w) / 2, where a tap outside the image
 
 All sums are integers, exact in float32 up to 2^24; s, or s / n, multiplies once, at the end. Keras multiplies first and
 rounds as it sums.
+
+Where the accumulator a = sum of m w is clipped, it stays an integer. With C the sum of w, and a_j that of sigma_j w,
+
+    4.  2 a  =  sum over j of 2^j a_j  +  n C,
+
+whose last term but C is computed by a convolution with a fixed-point epilogue that adds the others from memory, in 16
+bits. Its store by 1 + log2(step) bits is the clip: round half up and saturate, once.
 """
 
 from __future__ import annotations
@@ -22,12 +29,14 @@ from numpy.typing import NDArray
 
 from larq_clip import arithmetic
 from larq_clip.converter import ir
-from larq_clip.converter.ir import ArithmeticKind, DType, Tensor, Window
+from larq_clip.converter.ir import ArithmeticKind, DType, Epilogue, Tensor, Window
 from larq_clip.converter.keras_importer.context import LayerImport
 from larq_clip.converter.keras_importer.merges import arithmetic as fold
 from larq_clip.converter.keras_importer.quantizers import Operand
 
 Floats = NDArray[np.float32]
+INT8_BITS = 8
+LARGEST_PART = arithmetic.clip_limit(16)  # of the sum of a plane, kept in 16 bits
 
 
 class Kernel(NamedTuple):
@@ -84,9 +93,82 @@ def binary(
     pad_value: int = 0,
 ) -> Tensor:
     """The accumulator of one binary convolution, int32."""
-    weights = np.ascontiguousarray(arithmetic.sign_bits(signs).transpose(3, 0, 1, 2))
     result = Tensor(output, DType.INT32, shape)
+    weights = _packed(signs)
     return call.emit(ir.BinaryConv2D, bits, result, window=window, weights=weights, groups=groups, pad_value=pad_value)
+
+
+def _packed(signs: Floats) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(arithmetic.sign_bits(signs).transpose(3, 0, 1, 2))
+
+
+def clipped_levels(
+    call: LayerImport,
+    operand: Operand,
+    kernel: Kernel,
+    window: Window,
+    shape: tuple[int, ...],
+    clip: tuple[int, int],
+    output: str,
+    *,
+    groups: int = 1,
+    pad_value: int = -1,
+) -> Tensor:
+    """The clipped sum of m w of an input of levels and one sign kernel: formula 4 above.
+
+    int8, or of more than 8 bits int16, and float32 of that in models without fixed point, whose layers read that.
+
+    Args:
+        clip: bits, and log2 of the step.
+        pad_value: what a tap outside the image multiplies in each plane.
+
+    Raises:
+        ConversionError: where a sum of one of several planes does not fit 16 bits.
+    """
+    (signs,), (bits, step_log2) = kernel.signs, clip
+    products, channels = int(np.prod(signs.shape[:3])), kernel.out_channels
+    if len(operand.planes) > 1 and products > LARGEST_PART:
+        raise call.error(
+            f"it is clipped and sums {products} products of inputs of {len(operand.planes)} bits",
+            f"accepted are {LARGEST_PART}, or inputs of 1 bit; leave it unclipped: clip_model(model, layers=[...])",
+        )
+    convolution = {"window": window, "weights": _packed(signs), "groups": groups, "pad_value": pad_value}
+    *others, last = operand.planes
+    parts = [
+        call.emit(
+            ir.BinaryConv2D,
+            plane,
+            Tensor(f"{output}:plane{j}", DType.INT16, shape),
+            **convolution,
+            epilogue=Epilogue.FIXED_POINT,
+            fixed_point=ir.FixedPoint(),
+        )
+        for j, plane in enumerate(others)
+    ]
+    finer = max(0, -1 - step_log2)  # a step below 1/2 needs more bits than 2 a has
+    dtype = DType.INT8 if bits <= INT8_BITS else DType.INT16
+    shift, limit = 1 + step_log2 + finer, arithmetic.clip_limit(bits)
+    offset = operand.levels * signs.sum(axis=(0, 1, 2), dtype=np.float64).astype(np.int64) << finer
+    steps = [*ir.affine_step(np.full(channels, 1 << len(others) + finer), offset)]
+    for j in range(len(parts)):
+        steps.append(ir.add_step(j + 1, np.zeros(channels, np.int64), np.full(channels, j + finer)))
+    if limit != arithmetic.clip_limit(8 * dtype.numpy.itemsize):  # else the store saturates there
+        ends = np.full(channels, limit << shift, np.int64)
+        steps += ir.clip_steps(-ends, ends)
+    fixed_point = ir.FixedPoint(tuple(steps), (ir.shift_store(np.full(channels, shift)),))
+    as_float = dtype is DType.INT16 and not call.builder.fixed_point
+    clipped = call.emit_many(
+        ir.BinaryConv2D,
+        [last, *parts],
+        Tensor(f"{output}:int16" if as_float else output, dtype, shape, (-step_log2,)),
+        **convolution,
+        epilogue=Epilogue.FIXED_POINT,
+        fixed_point=fixed_point,
+    )
+    if not as_float:
+        return clipped
+    store = ir.FixedPoint((), (ir.shift_store(clipped.scale_bits),))
+    return call.emit(ir.Elementwise, clipped, Tensor(output, DType.FLOAT32, shape), fixed_point=store)
 
 
 def exact_sum(
@@ -111,7 +193,7 @@ def exact_sum(
     for place, signs in enumerate(kernel.signs):
         total = signs.sum(axis=(0, 1, 2), dtype=np.float64)
         for plane, bits in enumerate(operand.planes):
-            name = f"{output}:{'uv'[place] if len(kernel.signs) > 1 else ''}{plane}"
+            name = f"{output}:{'uv'[place] if len(kernel.signs) > 1 else 'plane'}{plane}"
             accumulator = binary(call, bits, signs, window, shape, name, groups=groups, pad_value=pad_value)
             factor = (1.0 if operand.is_sign else 2.0 ** (plane - 1)) / len(kernel.signs)
             offset = np.zeros_like(total) if operand.is_sign else factor * total

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from larq_clip import arithmetic
-from larq_clip._binary import produces_signs
+from larq_clip._binary import level_count, produces_signs
 from larq_clip._keras import lq, tf
-from larq_clip.arithmetic import bits_to_signs, sign_bits, step_exponent
+from larq_clip._scope import quantized_scope
+from larq_clip.arithmetic import bits_to_signs, clip_limit, sign_bits, step_exponent
 from larq_clip.converter import ir
 from larq_clip.converter.ir import ArithmeticKind, DType, Tensor
+from larq_clip.converter.ir.fixed_point import EXACT_BITS
 from larq_clip.converter.keras_importer.context import LayerImport
 from larq_clip.quantizers import AccumulatorClip
 
@@ -78,20 +80,11 @@ def quantized_input(call: LayerImport, source: Tensor) -> Operand:
     return Operand(source, (source,), 1, True) if source.dtype is DType.BIT else Operand(source)
 
 
-def level_count(quantizer: Any) -> int:
-    """n of a quantizer to m / n, m = 0 ... n, with n = 1, 3 or 7: SteHeaviside, DoReFa of 1 to 3 bits; 0 of others."""
-    x = np.concatenate([PROBES, np.linspace(-0.5, 1.5, 999, dtype=np.float32)])[:, None]
-    found = np.asarray(quantizer(tf.constant(x)))
-    steps = np.unique(found)
-    n = len(steps) - 1
-    expected = np.arange(n + 1, dtype=np.float32) / np.float32(max(n, 1))
-    rises = np.all(np.diff(found[np.argsort(x[:, 0]), 0]) >= 0)
-    return n if n in (1, 3, 7) and rises and np.array_equal(steps, expected) else 0
-
-
 def levels(call: LayerImport, quantizer: Any, count: int, source: Tensor, output: str) -> Operand:
-    """The bit planes of a quantizer to m / n; the thresholds of m are found by bisection over all float32."""
-    source = source if source.dtype is DType.INT32 else call.builder.as_float(source)
+    """The bit planes of a quantizer to m / n; the thresholds of m are found by bisection over all float32, or over the
+    integers q that a tensor holds, which Keras has as q 2^-f rounded to float32."""
+    integers = source.dtype in (*ir.STORED, DType.INT64)
+    source = source if integers or source.dtype is DType.INT32 else call.builder.as_float(source)
 
     def level(x: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.rint(np.asarray(quantizer(tf.constant(x, tf.float32))) * np.float32(count))
@@ -99,9 +92,17 @@ def levels(call: LayerImport, quantizer: Any, count: int, source: Tensor, output
     def below(limit: int) -> Callable[[NDArray[np.float32]], NDArray[np.uint8]]:
         return lambda x: (level(x) < limit).astype(np.uint8)
 
-    thresholds = np.zeros((count, source.channels), np.float32)
+    def integers_below(limit: int) -> Callable[[NDArray[np.integer]], NDArray[np.uint8]]:
+        return lambda q: below(limit)(np.ldexp(q.astype(np.float32), -source.scale_bits))
+
+    thresholds = np.zeros((count, source.channels), source.dtype.numpy if integers else np.float32)
     for i in range(count):
-        thresholds[i] = arithmetic.find_float_thresholds(1, below(i + 1)).threshold
+        if integers:
+            limit = 1 << EXACT_BITS if source.dtype is DType.INT64 else clip_limit(8 * source.dtype.numpy.itemsize)
+            found = arithmetic.find_thresholds(-limit, limit, source.channels, integers_below(i + 1))
+            thresholds[i] = found.threshold
+        else:
+            thresholds[i] = arithmetic.find_float_thresholds(1, below(i + 1)).threshold
     planes = count.bit_length()
     names = [output] if planes == 1 else [f"{output}:{j}" for j in range(planes)]
     bits = [Tensor(name, DType.BIT, source.shape) for name in names]
@@ -127,20 +128,23 @@ def level_numbers(call: LayerImport, operand: Operand, output: str) -> Tensor:
 
 def quantized_kernel(call: LayerImport, name: str = "kernel") -> NDArray[np.float32]:
     """A kernel's values as the layer multiplies with them."""
-    with lq.context.quantized_scope(True):
+    with quantized_scope(True):
         return call.constant(name, tf.convert_to_tensor(getattr(call.layer, name)).numpy())
 
 
 def kernel_signs(call: LayerImport) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """The quantized kernel and None; of a layer with a scaled kernel its signs, and s of each filter, not rounded."""
+    """The kernel and what multiplies the accumulator of each filter, not rounded; of a scaled kernel its signs.
+
+    The latter is None where that is 1, or where it is not the layer that says so, but its kernel and its input.
+    """
     kernel = quantized_kernel(call)
-    if not getattr(call.layer, "scaled_kernel", False):
+    if not getattr(call.layer, "has_scale", False):
         return kernel, None
     try:
-        scale = call.layer.kernel_scale()
+        scale = call.layer.accumulator_scale()
     except ValueError as error:
         raise call.error(str(error), "use a kernel_quantizer such as 'magnitude_aware_sign'") from None
-    return bits_to_signs(sign_bits(kernel)).astype(np.float32), scale
+    return bits_to_signs(sign_bits(kernel)).astype(np.float32) if call.layer.scaled_kernel else kernel, scale
 
 
 def accumulator_clip(call: LayerImport) -> tuple[int, int] | None:

@@ -4,15 +4,16 @@ The graph of a model, models inside of it included, is executed call by call, as
 layer sees what the device's layer saw: where the sum of a float layer in front is rounded differently, and a sign near
 zero with it, the layers behind are compared all the same.
 
-A given tensor is either a layer's output or its quantized input, ``X:input``. A quantizer leaves what is quantized as
-is, so the layer is called on that. Several layers may read the sign of one tensor, and a file keeps it once; therefore
-the quantized input of one layer serves all that quantize the same tensor in the same way, also behind layers that move
-elements or add zeros.
+A given tensor is a layer's output, its quantized input, ``X:input``, or its clipped accumulator, ``X:clipped``. A
+quantizer leaves what is quantized as is, so the layer is called on that. Several layers may read the sign of one
+tensor, and a file keeps it once; therefore the quantized input of one layer serves all that quantize the same tensor in
+the same way, also behind layers that move elements or add zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 
 from larq_clip._binary import PROBES, produces_signs
 from larq_clip._keras import keras, lq, tf
+from larq_clip._scope import quantized_scope
 from larq_clip.converter import ir
 from larq_clip.converter.keras_importer import import_model
 from larq_clip.converter.rounding import sum_error
+from larq_clip.quantizers import AccumulatorClip
 
 Key = tuple[str, int]  # the model's place inside of others, and the id of one of its tensors
 MOVES = (
@@ -99,10 +102,13 @@ class KerasReference:
         self._producers = {key: call for call in self._network.calls for key in call.results}
         self._outputs: dict[str, Key] = {t.name: ("", id(t)) for t in model.inputs}
         self._quantized: dict[str, Call] = {}
+        self._clipped: dict[str, Call] = {}
         for call in self._network.calls:
             self._outputs.setdefault(call.name, call.results[0])
             if call.quantizer is not None and call.quantizer is not call.layer and len(call.sources) == 1:
                 self._quantized[f"{call.name}:input"] = call
+            if isinstance(getattr(call.layer, "accumulator_quantizer", None), AccumulatorClip):
+                self._clipped[f"{call.name}:clipped"] = call
         self.layers = frozenset(call.name for call in self._network.calls)
         self.sums = self._rounded_sums()
 
@@ -110,7 +116,7 @@ class KerasReference:
         binary = {op.name for op in self.graph.ops if isinstance(op, ir.BinaryConv2D)}
         found = {}
         for call in self._network.calls:
-            if call.name in binary and not getattr(call.layer, "scaled_kernel", False):
+            if call.name in binary and not getattr(call.layer, "has_scale", False):
                 error = _rounded_sum(call)
                 linear = f"{call.name}:linear"
                 found[linear if linear in self.graph.tensors else call.name] = error
@@ -126,6 +132,8 @@ class KerasReference:
             if bits and call.kind != "sign":
                 return None
             (key,) = call.sources.values()
+        elif name in self._clipped:
+            key = self._clipped[name].results[0]
         elif name in self._outputs:
             key = self._outputs[name]
         else:
@@ -138,11 +146,13 @@ class KerasReference:
         Raises:
             NotGivenError: where Keras needs more than what is given.
         """
-        with tf.device("/CPU:0"):  # others may round products to fewer bits
+        with quantized_scope(), tf.device("/CPU:0"):  # others may round products to fewer bits
             run = _Run(self._network, self._producers)
             for other, numbers in given.items():
                 if other in self._quantized:
                     run.give_quantized(self._quantized[other], numbers)
+                elif other in self._clipped:
+                    run.give_clipped(self._clipped[other], numbers)
                 else:
                     key = self._outputs[other]
                     run.give(key, numbers, self._producers.get(self._network.resolve(key)))
@@ -150,11 +160,13 @@ class KerasReference:
                 call = self._quantized[name]
                 (key,) = call.sources.values()
                 return np.asarray(call.quantizer(run.quantized(call, key)))
+            if name in self._clipped:
+                return np.asarray(run.clipped(self._clipped[name]))
             return np.asarray(run.value(self._outputs[name]))
 
     def outputs(self, inputs: list[NDArray]) -> list[NDArray]:
         """The model's outputs, executed layer by layer on the model's own tensors."""
-        with tf.device("/CPU:0"):
+        with quantized_scope(), tf.device("/CPU:0"):
             found = self.model(inputs if len(inputs) > 1 else inputs[0], training=False)
         return [np.asarray(array) for array in (found if isinstance(found, (list, tuple)) else [found])]
 
@@ -194,7 +206,7 @@ def _rounded_sum(call: Call) -> float:
     """How far the sum of a layer with quantizers may be from the exact one; 0 where its terms are integers."""
     inputs = np.ones(1) if call.quantizer is None else np.abs(np.asarray(call.quantizer(tf.constant(_probes()))))
     terms, magnitudes, exact = 1, float(inputs.max()), bool(np.all(inputs == np.round(inputs)))
-    with lq.context.quantized_scope(True):
+    with quantized_scope(True):
         kernels = [np.abs(np.asarray(tf.convert_to_tensor(getattr(call.layer, name)))) for name in _kernels(call.layer)]
     for kernel in kernels:
         # Output channels are the last axis, of transposed convolutions the one before.
@@ -238,6 +250,23 @@ def _probes() -> NDArray[np.float32]:
     return PROBES.reshape(1, -1)
 
 
+@contextlib.contextmanager
+def _clip_of(layer: Any, accumulator: Any = None) -> Iterator[list[Any]]:
+    """Within it, calls of a clipped layer append its clipped accumulator to the list; it is the one given, if any."""
+    found: list[Any] = []
+    clip = layer._quantize_accumulator
+
+    def noted(computed: Any) -> Any:
+        found.append(clip(computed) if accumulator is None else accumulator)
+        return found[-1]
+
+    vars(layer)["_quantize_accumulator"] = noted  # past Keras, which would track it
+    try:
+        yield found
+    finally:
+        del vars(layer)["_quantize_accumulator"]
+
+
 class _Run:
     """One execution: what is given, and what has been computed from it."""
 
@@ -246,6 +275,7 @@ class _Run:
         self._values: dict[Key, Any] = {}
         self._signs: dict[tuple[Key, str | None], Any] = {}
         self._inputs: dict[str, Any] = {}
+        self._accumulators: dict[str, Any] = {}
 
     def give(self, key: Key, numbers: NDArray, producer: Call | None) -> None:
         key = self._network.resolve(key)
@@ -260,6 +290,15 @@ class _Run:
         self._inputs[call.name] = tensor
         self._signs[self._network.resolve(source), call.kind] = tensor
 
+    def give_clipped(self, call: Call, numbers: NDArray) -> None:
+        self._accumulators[call.name] = self._as_tensor(call.results[0], numbers)
+
+    def clipped(self, call: Call) -> Any:
+        """The clipped accumulator of a call, before its scale, bias and activation."""
+        with _clip_of(call.layer) as found:
+            self._execute(call, {number: self._operand(call, t) for number, t in call.sources.items()})
+        return found[0]
+
     def _as_tensor(self, key: Key, numbers: NDArray) -> Any:
         like = self._network.tensors[self._network.resolve(key)]
         return tf.constant(numbers.reshape(-1, *like.shape[1:]).astype(like.dtype.as_numpy_dtype))
@@ -271,10 +310,18 @@ class _Run:
             call = self._producers.get(key)
             if call is None:
                 raise NotGivenError(f"Keras needs the model's input {self._network.tensors[key].name!r}")
-            results = self._execute(call, {number: self._operand(call, t) for number, t in call.sources.items()})
+            results = self._results(call)
             for result, tensor in zip(call.results, results):
                 self._values.setdefault(result, tensor)
         return self._values[key]
+
+    def _results(self, call: Call) -> list[Any]:
+        if call.name not in self._accumulators:
+            return self._execute(call, {number: self._operand(call, t) for number, t in call.sources.items()})
+        accumulator = self._accumulators[call.name]
+        shapes = {n: self._network.tensors[self._network.resolve(t)].shape[1:] for n, t in call.sources.items()}
+        with _clip_of(call.layer, accumulator):
+            return self._execute(call, {n: tf.zeros((len(accumulator), *shape)) for n, shape in shapes.items()})
 
     def _operand(self, call: Call, key: Key) -> Any:
         return self.value(key) if call.quantizer is None else self.quantized(call, key)

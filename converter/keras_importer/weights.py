@@ -14,7 +14,7 @@ from larq_clip.converter.ir import DType, Tensor, Window, image_shape
 from larq_clip.converter.keras_importer import fixed_point, products, shapes
 from larq_clip.converter.keras_importer.activations import activation_steps
 from larq_clip.converter.keras_importer.context import LayerImport, Step
-from larq_clip.converter.keras_importer.products import Kernel
+from larq_clip.converter.keras_importer.products import INT8_BITS, Kernel
 from larq_clip.converter.keras_importer.quantizers import (
     Operand,
     accumulator_clip,
@@ -24,10 +24,11 @@ from larq_clip.converter.keras_importer.quantizers import (
     quantized_kernel,
 )
 
-INT8_BITS = 8
 Floats = NDArray[np.float32]
 # Of what is multiplied, the bias of a float one, and the name of the result.
 Product = Callable[[Operand, Kernel, "Floats | None", str], Tensor]
+# Of what is multiplied, bits and log2 of the step of the clip, and the name of the result.
+ClippedProduct = Callable[[Operand, Kernel, "tuple[int, int]", str], Tensor]
 
 
 def conv2d(call: LayerImport, source: Tensor) -> Tensor:
@@ -114,7 +115,8 @@ def _weighted(
         kernel = Kernel.of(values.reshape(window.kernel_h, window.kernel_w, *values.shape[-2:]))
     channels = kernel.out_channels
     shape = (*size[3 - len(source.shape) :], channels)
-    return finished(call, quantized_input(call, source), kernel, scale, _product(call, window, shape, groups))
+    product, clipped = _product(call, window, shape, groups), _clipped_product(call, window, shape, groups)
+    return finished(call, quantized_input(call, source), kernel, scale, product, clipped)
 
 
 def _product(call: LayerImport, window: Window, shape: tuple[int, ...], groups: int) -> Product:
@@ -132,6 +134,16 @@ def _product(call: LayerImport, window: Window, shape: tuple[int, ...], groups: 
     return product
 
 
+def _clipped_product(call: LayerImport, window: Window, shape: tuple[int, ...], groups: int) -> ClippedProduct:
+    """What the window computes of an input of levels and a sign kernel, clipped."""
+
+    def product(operand: Operand, kernel: Kernel, clip: tuple[int, int], output: str) -> Tensor:
+        pad = products.plane_pad_value(call, operand, _pad_value(call))
+        return products.clipped_levels(call, operand, kernel, window, shape, clip, output, groups=groups, pad_value=pad)
+
+    return product
+
+
 def _padded(
     call: LayerImport, source: Tensor, window: Window, shape: tuple[int, ...], value: float
 ) -> tuple[Tensor, Window]:
@@ -145,31 +157,58 @@ def _padded(
     return padded, dataclasses.replace(window, pad_top=0, pad_left=0)
 
 
-def finished(call: LayerImport, operand: Operand, kernel: Kernel, scale: Floats | None, product: Product) -> Tensor:
+def finished(
+    call: LayerImport,
+    operand: Operand,
+    kernel: Kernel,
+    scale: Floats | None,
+    product: Product,
+    clipped: ClippedProduct | None = None,
+) -> Tensor:
     """Product, clip, scale of the kernel, bias, activation.
 
     Args:
-        scale: of a layer with a scaled kernel; the kernel holds its signs.
+        scale: what multiplies the accumulator of a layer that says so itself; the kernel holds its signs.
+        clipped: of layers whose accumulators can be clipped.
     """
     layer = call.layer
     bias = call.constant("bias", layer.bias) if layer.use_bias else None
     clip = accumulator_clip(call)
     exact = products.is_exact(operand, kernel)
-    if clip is not None and not (products.is_binary(operand, kernel) and kernel.scale is None):
-        raise call.error("its accumulator is clipped, but its input or kernel is not binary", "leave out the clip")
+    of_levels = clip is not None and _requires_levels(call, operand, kernel)
     if not exact and operand.levels and not operand.is_sign:
         operand = Operand(level_numbers(call, operand, f"{call.name}:input:numbers"))
     own_bias = None if exact else bias
     steps = [("accumulator" if exact else "linear", lambda _, output: product(operand, kernel, own_bias, output))]
-    if clip is not None:
+    if clip is not None and clipped is not None and of_levels:
+        steps = [("clipped", lambda _, output: clipped(operand, kernel, clip, output))]
+    elif clip is not None:
         steps.append(("clipped", _clip(call, *clip)))
-    if exact and (kernel.scale is not None or operand.levels > 1):
+    if exact and scale is None and (kernel.scale is not None or operand.levels > 1):
         steps.append(("scaled", lambda x, output: _scaled(call, x, operand, kernel, output)))
     if scale is not None:
         steps.append(("scaled", _scale(call, scale)))
     if exact and bias is not None and not (call.builder.fixed_point and not np.any(bias)):  # integers stay integers
         steps.append(("linear", _bias(call, bias)))
     return call.run(operand.tensor, [*steps, *activation_steps(call, layer.activation)])
+
+
+def _requires_levels(call: LayerImport, operand: Operand, kernel: Kernel) -> bool:
+    """Whether a clipped accumulator is a sum of levels and not of signs.
+
+    Raises:
+        ConversionError: where it is neither, or the layer does not count it as the integer that it is.
+    """
+    if len(kernel.signs) != 1 or kernel.scale is not None or not operand.levels:
+        raise call.error("its accumulator is clipped, but its input or kernel is not binary", "leave out the clip")
+    found = None if operand.is_sign else operand.levels
+    if call.layer.input_levels != found:
+        raise call.error(
+            f"its accumulator is clipped with input_levels={call.layer.input_levels}, but its input_quantizer gives "
+            + ("-1 and +1" if found is None else f"m / {found}"),
+            f"build it with input_levels={found}, as larq_clip.models.clip_model does",
+        )
+    return found is not None
 
 
 def _scaled(call: LayerImport, x: Tensor, operand: Operand, kernel: Kernel, output: str) -> Tensor:

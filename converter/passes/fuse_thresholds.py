@@ -50,8 +50,8 @@ def fuse_thresholds(graph: Graph) -> Graph:
     Where others read a tensor of the chain, the chain stays for them. The chain is as long as possible, but an exact
     tensor that is needed as more than signs is a root: its producer takes the sign along, see `fuse_fixed_point`.
 
-    The Bitpack is a plain sign, or has float32 thresholds of its own, as quantizers to 0 and 1 have. It does not fire
-    on one that follows S directly, on one with integer thresholds or inverted channels, nor on bits. It ends because
+    The Bitpack is a plain sign, or has thresholds of its own, as quantizers to 0 and 1 have. It does not fire on one
+    that follows S directly, on one with inverted channels, nor on bits. It ends because
     each rewrite takes a Bitpack nearer to the inputs, or makes it a convolution's.
     """
     return apply_everywhere(graph, _rewrite)
@@ -109,8 +109,6 @@ def _signs_only(graph: Graph, name: str) -> bool:
 
 def _rewrite(graph: Graph, op: Op) -> Replacement | None:
     if not isinstance(op, ir.Bitpack) or op.invert is not None or len(op.outputs) > 1:
-        return None
-    if op.thresholds is not None and op.thresholds.dtype != np.float32:
         return None
     chain = find_chain(graph, op)
     if chain.conv is not None:
@@ -229,15 +227,25 @@ class Follower(NamedTuple):
         if thresholds is None:
             return arithmetic.sign_bits(last)
         none = np.zeros(thresholds.shape, np.uint8)
+        if thresholds.dtype != np.float32:
+            return arithmetic.threshold_bits(last, arithmetic.Thresholds(thresholds, none))
         return arithmetic.float_threshold_bits(last.astype(np.float32), arithmetic.FloatThresholds(thresholds, none))
 
-    def integer_thresholds(self, limit: int) -> arithmetic.Thresholds:
-        """Thresholds on the integers in [-limit, limit], by bisection, then checked against every value."""
+    def integer_thresholds(self, limit: int, factors: NDArray[np.integer] | int = 1) -> arithmetic.Thresholds:
+        """Thresholds on the integers in [-limit, limit], by bisection, then checked against every value.
+
+        Args:
+            factors: of each channel, 1, or -1 where the threshold is one of the negated integers.
+        """
         channels = self.chain.root.channels
-        found = arithmetic.find_thresholds(-limit, limit, channels, self.sign_bits)
+
+        def sign_bits(v: NDArray) -> NDArray[np.uint8]:
+            return self.sign_bits(v * factors)
+
+        found = arithmetic.find_thresholds(-limit, limit, channels, sign_bits)
         if 2 * limit + 1 <= ENUMERATED:
             domain = np.repeat(np.arange(-limit, limit + 1)[:, None], channels, axis=1)
-            if np.any(arithmetic.threshold_bits(domain, found) != self.sign_bits(domain)):
+            if np.any(arithmetic.threshold_bits(domain, found) != sign_bits(domain)):
                 raise ConversionError(
                     f"layers {ir.join_names(*self.chain.ops)!r} before the sign {self.chain.sign.output!r} are not "
                     "monotone: their sign changes more than once over the accumulator's values, so it is no threshold. "

@@ -25,8 +25,8 @@ def thresholds(norm: keras.layers.BatchNormalization) -> NDArray[np.float64]:
         return np.where(gamma == 0, np.nan, mean - beta * sigma / gamma)
 
 
-def project(norm: keras.layers.BatchNormalization, limit: float) -> int:
-    """Move beta of each channel whose threshold is beyond +-`limit` so that the threshold is there.
+def project(norm: keras.layers.BatchNormalization, limit: float | NDArray) -> int:
+    """Move beta of each channel whose threshold is beyond +-`limit`, of all or of each, so that the threshold is there.
 
     beta' = gamma (mu - tau') / sigma, with tau' = clip(tau, +-limit). beta of all other channels keeps its bits.
 
@@ -51,14 +51,16 @@ def _parameters(norm: keras.layers.BatchNormalization) -> tuple[NDArray[np.float
 
 class _Pair(NamedTuple):
     path: str
+    layer: Any
     clip: AccumulatorClip
     norm: keras.layers.BatchNormalization
 
     @property
-    def limit(self) -> float:
+    def limit(self) -> float | NDArray:
         # Half a step inside: all the values of the clip but the outermost lie within, so each side of the threshold
         # has at least one, whichever way the comparison goes, and float32 rounding cannot push the threshold out.
-        return self.clip.largest - self.clip.step / 2
+        limit = self.clip.largest - self.clip.step / 2
+        return limit * self.layer.accumulator_scale() if getattr(self.layer, "has_scale", False) else limit
 
 
 class ThresholdRange(keras.callbacks.Callback):
@@ -71,7 +73,8 @@ class ThresholdRange(keras.callbacks.Callback):
 
     and with tau beyond the range +-L of the clip it is constant: the channel tells nothing, and since its accumulators
     beyond get no gradient, it may stay so. This callback moves tau to +-(L - step / 2), by moving beta, of all trained
-    variables the one that does nothing else:
+    variables the one that does nothing else (L and step times what a unit of the accumulator counts, where that is not
+    1: the scale of a kernel, 1 / n of inputs m / n):
 
     \\[ \beta \leftarrow \gamma (\mu - \mathrm{clip}(\tau, \pm (L - s / 2))) / \sigma \\]
 
@@ -161,7 +164,7 @@ def threshold_pairs(model: keras.Model) -> list[_Pair]:
             continue
         norm: Any = consumers.norm_behind(layer, WITHIN_RANGE)
         if norm is not None and norm.center and consumers.only_signs_behind(norm):
-            pairs.append(_Pair(path, clip, norm))
+            pairs.append(_Pair(path, layer, clip, norm))
     return pairs
 
 

@@ -77,9 +77,11 @@ def load_keras_model(path: Path, trust: bool = False) -> Any:
         _require_no_code(path)
     from larq_clip import layers, quantizers  # noqa: F401  (registers them with Keras)
     from larq_clip._keras import keras
+    from larq_clip._scope import quantized_scope
 
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=not trust)
+        with quantized_scope():
+            return keras.models.load_model(path, compile=False, safe_mode=not trust)
     except Exception as error:  # Keras raises whatever its reader meets
         reason = str(error).strip().splitlines()
         raise ConversionError(

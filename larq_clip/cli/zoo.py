@@ -85,6 +85,8 @@ def _weight_file(weights: str) -> Path:
 def _built(name: str, make: Callable[..., Any], weights: str | None, input_shape: tuple[int, int, int] | None) -> Any:
     from larq_zoo.core import utils
 
+    from larq_clip._scope import quantized_scope
+
     wanted: list[str] = []
     download = utils.download_pretrained_model
 
@@ -94,7 +96,8 @@ def _built(name: str, make: Callable[..., Any], weights: str | None, input_shape
 
     utils.download_pretrained_model = recorded
     try:
-        return make(input_shape=input_shape, weights=weights)
+        with quantized_scope():
+            return make(input_shape=input_shape, weights=weights)
     except Exception as error:
         if wanted:
             raise ConversionError(

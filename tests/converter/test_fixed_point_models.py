@@ -113,3 +113,27 @@ def test_images_with_a_format_by_channel_are_flattened():
     lowered = check(quantize_model(clip_model(model), x), x)
     (flat,) = [lowered.result(op) for op in ops_of(lowered, ir.Reshape)]
     assert flat.shape == (3 * 2 * 12,) and len(set(flat.fraction_bits)) > 1
+
+
+def test_models_of_several_inputs_and_outputs_are_exact():
+    """A sum of a binary block and of an input, which a binary layer and an output read."""
+    from larq_clip._keras import keras, lq
+    from larq_clip.models import clip_model, quantize_model
+
+    layers = keras.layers
+    binary = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
+    keras.utils.set_random_seed(4)
+    a, b = keras.Input((6, 6, 3), name="a"), keras.Input((6, 6, 8), name="b")
+    x = layers.BatchNormalization(name="stem_norm")(layers.Conv2D(8, 3, padding="same", name="stem")(a))
+    x = layers.BatchNormalization(name="norm")(lq.layers.QuantConv2D(8, 3, padding="same", name="conv", **binary)(x))
+    total = layers.Add(name="sum")([x, b])
+    x = layers.BatchNormalization(name="norm_2")(lq.layers.QuantConv2D(8, 3, name="conv_2", **binary)(total))
+    x = layers.Dense(3, name="classifier")(layers.Flatten(name="flatten")(x))
+    model = keras.Model([a, b], [x, layers.GlobalAveragePooling2D(name="mean")(total)])
+    rng = np.random.default_rng(5)
+    data = {name: rng.normal(size=(6, 6, 6, channels)).astype(np.float32) for name, channels in (("a", 3), ("b", 8))}
+    model(data, training=True)
+    model = quantize_model(clip_model(model, step="auto", calibration_data=data), data)
+    verified = verify_keras_model(model, convert_keras_model(model), [data["a"], data["b"]]).require()
+    assert not verified.flipped and not any(verified.tensors.values())
+    assert {"a_int8", "b_int8", "sum_int8", "conv_2:input", "classifier", "mean"} <= set(verified.tensors)

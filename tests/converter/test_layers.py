@@ -57,7 +57,8 @@ CASES = {
     "ternary twn": (IMAGE, lambda: [quantized("ste_sign", quantizers.SteTern(ternary_weight_networks=True))], True, 2),
     "dorefa 1": (IMAGE, lambda: [quantized(quantizers.DoReFa(1), pad_values=1.0)], True, 1),
     "dorefa 2": (IMAGE, lambda: [quantized(quantizers.DoReFa(2)), L.BatchNormalization()], False, 2),
-    "dorefa 3": (IMAGE, lambda: [quantized(quantizers.DoReFa(3), "ste_tern")], False, 6),
+    "dorefa 3": (IMAGE, lambda: [quantized(quantizers.DoReFa(3))], False, 3),
+    "dorefa 3, ternary": (IMAGE, lambda: [quantized(quantizers.DoReFa(3), "ste_tern")], False, 6),
     "dorefa dense": (
         VECTOR,
         lambda: [Q.QuantDense(4, input_quantizer="dorefa_quantizer", kernel_quantizer="ste_sign")],

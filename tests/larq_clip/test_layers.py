@@ -6,6 +6,8 @@ import gc
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from larq_clip import arithmetic, layers
 from larq_clip._keras import keras, lq, tf
@@ -79,6 +81,40 @@ def test_dense_clips_the_exact_accumulator_before_bias_and_activation(binary, sh
     assert symbolic.output_shape == (None, *shape[1:-1], 7)
 
 
+@st.composite
+def binary_convolutions(draw):
+    """A layer that is not built, and images of its input's signs; some of one sign, so that they saturate."""
+    groups, per_group, kernel = draw(st.sampled_from([1, 2])), draw(st.integers(1, 70)), draw(st.integers(1, 3))
+    padding = draw(st.sampled_from(["valid", "same"]))
+    x = np.random.default_rng(draw(st.integers(0, 999))).standard_normal((2, 3, 4, groups * per_group))
+    x[0] = draw(st.sampled_from([x[0], np.abs(x[0]), -np.abs(x[0])]))
+    layer = layers.QuantConv2D(
+        3 * groups,
+        kernel,
+        strides=draw(st.integers(1, 2)),
+        groups=groups,
+        padding=padding,
+        pad_values=float(draw(st.integers(-1, 1))) if padding == "same" else 0.0,
+        input_quantizer="ste_sign",
+        kernel_quantizer="ste_sign",
+        use_bias=False,
+        accumulator_quantizer=AccumulatorClip(draw(st.integers(2, 16)), draw(st.sampled_from([0.5, 1, 2, 8]))),
+    )
+    return layer, x.astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(binary_convolutions(), st.booleans())
+def test_any_convolution_is_the_arithmetic(case, one_sign):
+    layer, x = case
+    layer.build(x.shape)
+    if one_sign:
+        layer.set_weights([np.abs(w) for w in layer.get_weights()])
+    clip = layer.accumulator_quantizer
+    expected = clip.step * arithmetic.clip_accumulator(exact_accumulators(layer, x), clip.bits, clip.step)
+    np.testing.assert_array_equal(layer(x), expected)
+
+
 @pytest.mark.parametrize("make", ["conv", "dense", "grouped"])
 def test_without_a_quantizer_the_layer_is_larqs(make, rng):
     x = rng.standard_normal((2, 6, 6, 8)).astype(np.float32)
@@ -103,7 +139,8 @@ def test_without_a_quantizer_the_layer_is_larqs(make, rng):
     assert isinstance(ours, type(theirs))
     config = ours.get_config()
     assert config.pop("accumulator_quantizer") is None
-    assert (config.pop("scaled_kernel"), config.pop("scale_fraction_bits")) == (False, None)
+    own = [config.pop(name) for name in ("scaled_kernel", "scale_fraction_bits", "input_levels")]
+    assert own == [False, None, None]
     assert config == theirs.get_config()
 
 

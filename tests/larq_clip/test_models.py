@@ -60,20 +60,36 @@ def scaled_sign_of_signs(x):
     "quantizer",
     [
         "ste_tern",
-        "ste_heaviside",
         scaled_sign_of_signs,
-        "dorefa_quantizer",
         "fixed_point",
         None,
         tf.sign,  # 0 at 0
         heaviside_of_large,
         lq.quantizers.NoOp(precision=1),
         lq.quantizers.SteTern(threshold_value=1e-5),
-        lq.quantizers.DoReFa(k_bit=1),
+        lq.quantizers.DoReFa(k_bit=4),
     ],
 )
 @pytest.mark.parametrize("place", ["input_quantizer", "kernel_quantizer"])
 def test_what_produces_other_values_is_not_binary(quantizer, place):
+    require_not_binary(quantizer, place)
+
+
+@pytest.mark.parametrize("quantizer", ["ste_heaviside", "dorefa_quantizer", lq.quantizers.DoReFa(k_bit=1)])
+def test_kernels_of_levels_are_not_binary(quantizer):
+    require_not_binary(quantizer, "kernel_quantizer")
+
+
+def upside_down(x):
+    return 1 - lq.quantizers.DoReFa(2)(x)
+
+
+@pytest.mark.parametrize("quantizer", [upside_down, lambda x: lq.quantizers.DoReFa(2)(x) / 2])
+def test_inputs_that_are_no_levels_are_not_binary(quantizer):
+    require_not_binary(quantizer, "input_quantizer")
+
+
+def require_not_binary(quantizer, place):
     for layer in (lq.layers.QuantConv2D, layers.QuantDense):
         size = (4, 3) if layer is lq.layers.QuantConv2D else (4,)
         model = single(layer(*size, **{**sign(), place: quantizer}))

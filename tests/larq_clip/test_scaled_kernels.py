@@ -114,9 +114,9 @@ def test_saves_and_loads(quantizer, suffix, images, tmp_path):
 
 
 def test_wrong_use():
-    with pytest.raises(ValueError, match="scaled_kernel=True and .*; the second needs the first"):
+    with pytest.raises(ValueError, match="scaled_kernel=True, .*; the second and third need the first"):
         layers.QuantConv2D(3, 3, scaled_kernel=True)
-    with pytest.raises(ValueError, match="scale_fraction_bits=3; the second needs"):
+    with pytest.raises(ValueError, match="scale_fraction_bits=3; .* the fourth the second"):
         layers.QuantDense(3, accumulator_quantizer="accumulator_clip", scale_fraction_bits=3)
     with pytest.raises(ValueError, match="the function 'unheard_of', which Keras does not know"):
         layers.QuantDense(3, kernel_quantizer={"class_name": "function", "config": "unheard_of"})

@@ -54,6 +54,24 @@ def signs(norm, values):
     return norm(grid, training=False).numpy()[:, 0, 0] >= 0
 
 
+@pytest.mark.parametrize("levels", [None, 3])
+def test_the_range_of_a_scaled_accumulator_is_scaled(levels):
+    """What the norm sees is s c, or s c / n: +-127 s / n of the clip, half a step less."""
+    keras.utils.set_random_seed(5)
+    arguments = {"kernel_quantizer": "magnitude_aware_sign"}
+    if levels:
+        arguments["input_quantizer"] = lq.quantizers.DoReFa(2)
+    layers = [keras.layers.InputLayer((4, 4, 8)), conv("conv", **arguments), batch_norm("norm"), last()]
+    model = clip_model(keras.Sequential(layers), step=2)
+    (pair,) = threshold_pairs(model)
+    scale = model.get_layer("conv").kernel_scale()
+    np.testing.assert_allclose(pair.limit, 253 * scale / (levels or 1), rtol=2**-22)
+    assert np.ptp(scale) > 0
+    set_norm(pair.norm, beta=np.full(8, -1e6), gamma=np.ones(8))
+    assert project(pair.norm, pair.limit) == 8
+    np.testing.assert_allclose(thresholds(pair.norm), pair.limit, rtol=1e-5)
+
+
 @pytest.mark.parametrize("limit", [2.5, 126.5, 1.5])
 def test_projection(rng, limit):
     norm = batch_norm("norm")
@@ -110,7 +128,7 @@ def test_inside_one_fit_no_channel_is_constant(images, labels):
 
 
 def pairs(model):
-    return {path: norm.name for path, _, norm in threshold_pairs(model)}
+    return {pair.path: pair.norm.name for pair in threshold_pairs(model)}
 
 
 def functional(wire, shape=(4, 4, 8)):

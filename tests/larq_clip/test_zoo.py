@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from zoo_support import CASES, CLASSES, CLIPPED, as_if_trained, images, trained
+from zoo_support import CASES, CLASSES, as_if_trained, images, trained
 
 from larq_clip import layers
 from larq_clip._keras import keras, lq, tf
@@ -35,7 +35,7 @@ def require_on_grids(model, x):
             tensors.append(layer.output)
             steps.append(float(clip.step))
             limits.append(2.0 ** (clip.bits - 1) - 1)
-            if layer.scaled_kernel:
+            if layer.has_scale:
                 steps[-1] *= layer.scale_integers() * np.ldexp(1.0, -np.asarray(layer.scale_fraction_bits))
     for layer, step, limit, values in zip(range(len(tensors)), steps, limits, keras.Model(model.inputs, tensors)(x)):
         q = np.asarray(values, np.float64) / step
@@ -52,7 +52,7 @@ def train_one_step(model, x):
     assert np.mean(moved) > 0.9
 
 
-@pytest.mark.parametrize("name", CLIPPED)
+@pytest.mark.parametrize("name", CASES)
 def test_clip_quantize_train_save_load(name, tmp_path):
     # These models need no autograph, and converting their many layers takes most of the time.
     tf.autograph.experimental.do_not_convert(clip_quantize_train_save_load)(name, tmp_path)
@@ -64,7 +64,7 @@ def clip_quantize_train_save_load(name, tmp_path):
     clipped = clip_model(model, step=2)
     binary = binary_layers(clipped)
     assert len(binary) == case.binary
-    assert {layer.scaled_kernel for layer in binary} == {case.scaled}
+    assert {(layer.scaled_kernel, layer.input_levels) for layer in binary} == {(case.scaled, case.levels)}
 
     quantized = quantize_model(clipped, x)
     kept = {type(layer).__name__ for layer in quantized.layers if is_float(layer)}
@@ -86,12 +86,6 @@ def is_float(layer):
         isinstance(layer, (lq.layers.QuantConv2D, lq.layers.QuantDense))
         and getattr(layer, "accumulator_quantizer", None) is None
     )
-
-
-def test_dorefa_net_is_refused():
-    model = zoo.literature.DoReFaNet(input_shape=(96, 96, 3), weights=None, num_classes=CLASSES)
-    with pytest.raises(ValueError, match=r"'quant_conv2d.*' \(DoReFa and magnitude_aware_sign_unclipped\)"):
-        clip_model(model)
 
 
 def test_weights_of_a_file(tmp_path):
