@@ -6,7 +6,7 @@
 
 #include "int8_gather.h"
 
-enum { GROUP = 2, VECTORS = 2, LANES = 8, GROUP_BYTES = GROUP * LQC_INT8_LANES };
+enum { GROUP = 2, VECTORS = 2, LANES = 8 };
 
 LQC_INLINE void copy_run(int16_t *to, const int8_t *from, size_t bytes) {
   for (; bytes >= 16; bytes -= 16, from += 16, to += 16) {
@@ -63,22 +63,11 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
 
 static void accumulate(const lqc_int8_tile *tile) {
   const int8_t *weights = tile->weights;
-  size_t block_bytes = LQC_INT8_LANES * sizeof(int32_t) + (tile->size + GROUP - 1) / GROUP * GROUP_BYTES;
+  const size_t block_bytes = lqc_int8_block_bytes(tile->size, GROUP);
   for (uint32_t channel = 0; channel < tile->out_channels; channel += LQC_INT8_LANES, weights += block_bytes) {
-    switch (tile->pixels) {
-    case 1:
-      tile_of(tile, weights, channel, 1);
-      break;
-    case 2:
-      tile_of(tile, weights, channel, 2);
-      break;
-    case 3:
-      tile_of(tile, weights, channel, 3);
-      break;
-    default:
-      tile_of(tile, weights, channel, 4);
-      break;
-    }
+#define LQC_TILE_OF(pixels) tile_of(tile, weights, channel, pixels)
+    LQC_INT8_SWITCH_PIXELS(tile->pixels, LQC_TILE_OF)
+#undef LQC_TILE_OF
   }
 }
 

@@ -31,7 +31,7 @@ LQC_INLINE __m512i add_products(__m512i sum, __m512i x, __m512i w) {
 /* Sums of `pixels` pixels from `first_pixel` on and `vectors` blocks of channels from `channel` on. Both counts are
    constants after inlining, so that the sums live in registers. */
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint32_t pixels, const uint32_t vectors) {
-  size_t groups = (tile->size + GROUP - 1) / GROUP, block_bytes = (groups + 1) * VECTOR_BYTES;
+  size_t groups = (tile->size + GROUP - 1) / GROUP, block_bytes = lqc_int8_block_bytes(tile->size, GROUP);
   const uint8_t *weights = (const uint8_t *)tile->weights + channel / LQC_INT8_LANES * block_bytes;
   const uint8_t *patches = tile->patches;
   __m512i sum[LQC_INT8_TILE_PIXELS][MAX_VECTORS];
@@ -72,42 +72,25 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint3
   }
 }
 
-#define LQC_BLOCKS(pixels)                                                                          \
-  static void blocks_##pixels(const lqc_int8_tile *tile) {                                          \
-    uint32_t blocks = (tile->out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, channel = 0;      \
-    for (; blocks >= MAX_VECTORS; blocks -= MAX_VECTORS, channel += MAX_VECTORS * LQC_INT8_LANES) { \
-      tile_of(tile, channel, pixels, MAX_VECTORS);                                                  \
-    }                                                                                               \
-    if (blocks >= 2) {                                                                              \
-      tile_of(tile, channel, pixels, 2);                                                            \
-      blocks -= 2;                                                                                  \
-      channel += 2 * LQC_INT8_LANES;                                                                \
-    }                                                                                               \
-    if (blocks > 0) {                                                                               \
-      tile_of(tile, channel, pixels, 1);                                                            \
-    }                                                                                               \
+LQC_INLINE void blocks_of(const lqc_int8_tile *tile, const uint32_t pixels) {
+  uint32_t blocks = (tile->out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, channel = 0;
+  for (; blocks >= MAX_VECTORS; blocks -= MAX_VECTORS, channel += MAX_VECTORS * LQC_INT8_LANES) {
+    tile_of(tile, channel, pixels, MAX_VECTORS);
   }
-
-LQC_BLOCKS(1)
-LQC_BLOCKS(2)
-LQC_BLOCKS(3)
-LQC_BLOCKS(4)
+  if (blocks >= 2) {
+    tile_of(tile, channel, pixels, 2);
+    blocks -= 2;
+    channel += 2 * LQC_INT8_LANES;
+  }
+  if (blocks > 0) {
+    tile_of(tile, channel, pixels, 1);
+  }
+}
 
 static void accumulate(const lqc_int8_tile *tile) {
-  switch (tile->pixels) {
-  case 1:
-    blocks_1(tile);
-    break;
-  case 2:
-    blocks_2(tile);
-    break;
-  case 3:
-    blocks_3(tile);
-    break;
-  default:
-    blocks_4(tile);
-    break;
-  }
+#define LQC_BLOCKS_OF(pixels) blocks_of(tile, pixels)
+  LQC_INT8_SWITCH_PIXELS(tile->pixels, LQC_BLOCKS_OF)
+#undef LQC_BLOCKS_OF
 }
 
 const lqc_int8_kernel lqc_int8_conv_avx512 = {
