@@ -14,10 +14,10 @@ typedef struct pair_program {
   block_stores stores;
 } pair_program;
 
-/* v = (full - p) >> right within +-limit, all in 16 bits; see value_params in fixed_point_avx512_template.h. */
+/* v = (full - p) >> right within +-limit, all in 16 bits; see value_params in fixed_point_avx512_template.h. Shifts by
+ * vectors of counts are one operation, those by one count two. */
 typedef struct sum_params {
-  __m512i full, high, low;
-  __m128i right;
+  __m512i full, high, low, right;
 } sum_params;
 
 static bool is_pair(const lqc_lane_program *program, const lqc_lane_pixels *pixels, pair_program *found) {
@@ -46,7 +46,7 @@ static sum_params sum_params_of(const lqc_lane_pixels *pixels) {
   return (sum_params){.full = _mm512_set1_epi16((short)((pixels->full + (1 << (step - 1))) >> 1)),
                       .high = _mm512_set1_epi16((short)limit),
                       .low = _mm512_set1_epi16((short)-limit),
-                      .right = _mm_cvtsi32_si128(step - 1)};
+                      .right = _mm512_set1_epi16((short)(step - 1))};
 }
 
 /* 32 lanes from `channel` on, in the order of quarters. */
@@ -67,7 +67,7 @@ LQC_INLINE __m512i load_values(const uint8_t *values, const sum_params *params, 
     return load_bytes(values + channel, lanes);
   }
   __m512i p = _mm512_loadu_si512(values + channel * sizeof(uint16_t));
-  __m512i v = _mm512_sra_epi16(_mm512_sub_epi16(params->full, p), params->right);
+  __m512i v = _mm512_srav_epi16(_mm512_sub_epi16(params->full, p), params->right);
   return _mm512_max_epi16(_mm512_min_epi16(v, params->high), params->low);
 }
 
@@ -80,8 +80,8 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
                           const bool sums) {
   const block_stores *stores = &program->stores;
   const sum_params params = sum_params_of(pixels);
-  const __m128i y_log2 = _mm_cvtsi32_si128(program->pair->y_log2), x_log2 = _mm_cvtsi32_si128(program->pair->x_log2);
-  const __m512i least = _mm512_set1_epi32(program->relu ? 0 : INT32_MIN);
+  const __m512i y_log2 = _mm512_set1_epi16((short)program->pair->y_log2);
+  const __m512i x_log2 = _mm512_set1_epi16((short)program->pair->x_log2);
   const uint32_t invert = block_invert(stores, channel);
   __m512i pairs[2], offset[2], half[2], right[2], thresholds[2];
   load_lanes(program->pair->pairs, channel, pairs);
@@ -96,15 +96,17 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
   const uint8_t *values = pixels->values;
   for (uint32_t p = 0; p < pixels->count; ++p, values += pixels->value_bytes) {
     const size_t place = lqc_lane_place(pixels, p);
-    __m512i v = _mm512_sll_epi16(load_values(values, &params, channel, lanes, sums), y_log2);
+    __m512i v = _mm512_sllv_epi16(load_values(values, &params, channel, lanes, sums), y_log2);
     __m512i x = _mm512_setzero_si512(), y[2];
     if (program->input) {
-      x = _mm512_sll_epi16(load_bytes(program->input + place * program->input_bytes + channel, lanes), x_log2);
+      x = _mm512_sllv_epi16(load_bytes(program->input + place * program->input_bytes + channel, lanes), x_log2);
     }
     y[0] = _mm512_dpwssd_epi32(offset[0], _mm512_unpacklo_epi16(v, x), pairs[0]);
     y[1] = _mm512_dpwssd_epi32(offset[1], _mm512_unpackhi_epi16(v, x), pairs[1]);
-    y[0] = _mm512_max_epi32(y[0], least);
-    y[1] = _mm512_max_epi32(y[1], least);
+    if (program->relu) {
+      y[0] = _mm512_max_epi32(y[0], _mm512_setzero_si512());
+      y[1] = _mm512_max_epi32(y[1], _mm512_setzero_si512());
+    }
     if (stores->signs) {
       store_signs(stores, place, channel, (at_most(y, thresholds) & lanes) ^ invert);
     }
