@@ -60,7 +60,8 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   size_t taps = (size_t)c->kernel_h * c->kernel_w, size = taps * c->depth, pixel = (size_t)c->depth * c->groups;
   size_t image_bytes = (((size_t)c->kernel_h - 1) * c->image_w + c->kernel_w) * pixel;
   size_t patch_bytes = (size + kernel->multiple) * kernel->element_bytes / 64 * 64 + 64;
-  size_t packed_bytes = lqc_int8_packed_bytes(kernel, c->out_channels, size), stride = padded_channels(c->out_channels);
+  size_t packed_bytes = lqc_int8_packed_bytes(kernel, c->out_channels, 1, size),
+         stride = padded_channels(c->out_channels);
   size_t sum_count = MAX_PIXELS * stride, patches_bytes = MAX_PIXELS * patch_bytes + LQC_INT8_OVERRUN;
   guarded image_memory = guarded_new(image_bytes), packed_memory = guarded_new(packed_bytes),
           patches_memory = guarded_new(patches_bytes), sums_memory = guarded_new(sum_count * sizeof(int32_t));
@@ -84,7 +85,7 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
     sums[i] = GUARD;
   }
   memset(patches, 0x77, MAX_PIXELS * patch_bytes); /* what lies behind a patch must not matter */
-  lqc_int8_pack(kernel, packed, filters, bias, c->out_channels, size);
+  lqc_int8_pack(kernel, packed, filters, bias, c->out_channels, 1, size);
   for (uint32_t p = 0; p < c->pixels; ++p) {
     uint8_t *patch = patches + p * patch_bytes;
     in[p] = random_inside(c, seed);
@@ -93,6 +94,7 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   }
   const lqc_int8_tile tile = {.patches = patches,
                               .patch_bytes = patch_bytes,
+                              .runs = 1,
                               .pixels = c->pixels,
                               .out_channels = c->out_channels,
                               .weights = packed,

@@ -19,9 +19,14 @@
     }                                                                                                       \
   }
 
-/* Bytes of packed weights of LQC_INT8_LANES filters. */
+/* Bytes of packed weights of LQC_INT8_LANES filters of one run. */
 static inline size_t lqc_int8_block_bytes(size_t size, size_t multiple) {
   return LQC_INT8_LANES * (sizeof(int32_t) + lqc_round_up(size, multiple));
+}
+
+/* The same of any number of runs. */
+static inline size_t lqc_int8_runs_bytes(uint32_t runs, size_t size, size_t multiple) {
+  return lqc_int8_block_bytes(runs * lqc_round_up(size, multiple), multiple);
 }
 
 /* A statement that does `of_pixels(n)` with n = pixels as a constant, 1 .. LQC_INT8_TILE_PIXELS. */
