@@ -154,8 +154,25 @@ static void place_tile(const lqc_bconv_state *s, const lqc_region *region, uint3
   }
 }
 
+/* A share of the weights of the next layer, to be fetched with tile `index` of `count`. */
+typedef struct soon_needed {
+  const uint8_t *bytes;
+  size_t count;
+} soon_needed;
+
+static soon_needed needed_after(const lqc_node *node, size_t index, size_t count) {
+  if (node->next == NULL) {
+    return (soon_needed){NULL, 0};
+  }
+  const size_t lines = node->next->weights_bytes / LQC_ALIGNMENT, share = lines / count + 1;
+  const size_t first = index * share < lines ? index * share : lines;
+  const size_t left = lines - first;
+  return (soon_needed){(const uint8_t *)node->next->weights + first * LQC_ALIGNMENT,
+                       (left < share ? left : share) * LQC_ALIGNMENT};
+}
+
 static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels,
-                     const tile_scratch *scratch) {
+                     soon_needed soon, const tile_scratch *scratch) {
   const lqc_bconv_state *s = work->state;
   ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
   size_t places[LQC_MAX_TILE_PIXELS];
@@ -171,6 +188,8 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
         .weights = s->packed + g * s->packed_bytes,
         .filter_words = s->filter_words,
         .out_channels = s->group_outputs,
+        .soon = soon.bytes,
+        .soon_bytes = soon.count,
         .initial = initial ? initial + g * s->sums_stride * s->sum_bytes : NULL,
         .sums = scratch->sums,
         .sums_stride = s->sums_stride,
@@ -228,7 +247,8 @@ static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t
     }
     uint32_t first = (uint32_t)(tile - region->first_tile) * max_pixels;
     uint32_t left = region->pixels - first;
-    run_tile(work, region, first, left < max_pixels ? left : max_pixels, &scratch);
+    run_tile(work, region, first, left < max_pixels ? left : max_pixels,
+             needed_after(work->node, tile - begin, end - begin), &scratch);
   }
 }
 

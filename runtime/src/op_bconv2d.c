@@ -391,6 +391,8 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   LQC_TRY(prepare_weights(prepare, op, filters, &s));
   LQC_TRY(prepare_regions(prepare, op, filters, &s));
   LQC_TRY(prepare_scratch(prepare, op, &s));
+  node->weights = s.packed;
+  node->weights_bytes = s.groups * s.packed_bytes;
   node->kernel = s.kernel->name;
   node->binary_macs = lqc_count_macs(&op->window, output, s.group_inputs);
   node->run = lqc_run_bconv2d;

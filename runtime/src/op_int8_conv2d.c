@@ -335,6 +335,8 @@ lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const 
   LQC_TRY(check_sums(prepare, op, &f, output->channels));
   LQC_TRY(lqc_prepare_fixed_point(prepare, op, input, output, range_of_sum, &f, &state.fixed));
   LQC_TRY(depthwise ? prepare_depthwise(prepare, &f, &state) : prepare_dense(prepare, &f, &state));
+  node->weights = state.packed;
+  node->weights_bytes = state.groups * state.packed_bytes;
   node->kernel = depthwise ? "int8_depthwise" : state.kernel->name;
   node->int8_macs = lqc_count_macs(&op->window, output, depth);
   node->run = depthwise ? run_depthwise : run_conv;

@@ -148,6 +148,14 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
   return LQC_OK;
 }
 
+static void link_nodes(lqc_node *nodes, uint32_t count) {
+  const lqc_node *next = NULL;
+  for (uint32_t i = count; nodes && i > 0; --i) {
+    nodes[i - 1].next = next;
+    next = nodes[i - 1].weights ? &nodes[i - 1] : next;
+  }
+}
+
 /* Lays a session out in bump's memory, or, with bump->base NULL, only finds the bytes it takes. */
 static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_options *options,
                         const lqc_kernels *kernels, lqc_session **built, lqc_error *error) {
@@ -175,6 +183,7 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
                          .work_left = &work_left};
   LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
   LQC_TRY(prepare_ops(&prepare, places, nodes));
+  link_nodes(nodes, view->ops.count);
   if (!lqc_align_size(prepare.thread_scratch, LQC_ALIGNMENT, &prepare.thread_scratch)) {
     prepare.thread_scratch = SIZE_MAX; /* refused in the next line */
   }

@@ -38,8 +38,10 @@ typedef struct lqc_bconv_tile {
   uint32_t filter_words; /* kernel_h * kernel_w * words */
   uint32_t out_channels;
   const void *initial; /* sums to start from, [out_channels rounded up to LQC_SUMS_MULTIPLE]; NULL: 0 */
-  void *sums;          /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
-  size_t sums_stride;  /* elements, multiple of LQC_SUMS_MULTIPLE */
+  const uint8_t *soon; /* memory that is read after this tile, [soon_bytes], to fetch while computing; or NULL */
+  size_t soon_bytes;
+  void *sums;         /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
+  size_t sums_stride; /* elements, multiple of LQC_SUMS_MULTIPLE */
 } lqc_bconv_tile;
 
 /* Epilogues, over one pixel's sums. `missing` = K - K of this pixel: channels of zero-padded taps.
