@@ -12,7 +12,7 @@
 
 #include "kernels_isa.h"
 
-enum { LANES = 8, MAX_VECTORS = 4, BLOCK = LANES * MAX_VECTORS, TILE = 4 };
+enum { LANES = 8, MAX_VECTORS = 4, BLOCK = LANES * MAX_VECTORS, TILE = 6 };
 
 static size_t packed_bytes(uint32_t out_channels, uint32_t filter_words) {
   return lqc_packed_bytes(out_channels, LANES, (size_t)filter_words * sizeof(uint64_t));
@@ -129,18 +129,22 @@ LQC_PIXELS_BY_VECTORS(1)
 LQC_PIXELS_BY_VECTORS(2)
 LQC_PIXELS_BY_VECTORS(3)
 LQC_PIXELS_BY_VECTORS(4)
+LQC_PIXELS_BY_VECTORS(5)
+LQC_PIXELS_BY_VECTORS(6)
 
 /* Pixels inside channels: a block of filters is read once from the second-level cache for up to 16 pixels. */
 static void accumulate(const lqc_bconv_tile *tile) {
-  static void (*const tiles[TILE])(const lqc_bconv_tile *, uint32_t, uint32_t, lines_to_fetch *) = {tiles_1, tiles_2,
-                                                                                                    tiles_3, tiles_4};
+  static void (*const tiles[TILE])(const lqc_bconv_tile *, uint32_t, uint32_t,
+                                   lines_to_fetch *) = {tiles_1, tiles_2, tiles_3, tiles_4, tiles_5, tiles_6};
   lines_to_fetch fetch = {(const char *)tile->soon, LQC_ALIGNMENT};
   for (uint32_t channel = 0; channel < tile->out_channels; channel += BLOCK) {
-    for (uint32_t p = 0; p < tile->pixels; p += TILE) {
+    uint32_t parts = (tile->pixels + TILE - 1) / TILE;
+    for (uint32_t p = 0, pixels; p < tile->pixels; p += pixels, --parts) {
+      pixels = (tile->pixels - p + parts - 1) / parts;
       if (tile->soon == NULL || fetch.next >= (const char *)tile->soon + tile->soon_bytes) {
         fetch = (lines_to_fetch){tile->weights, 0};
       }
-      tiles[lqc_min_u32(tile->pixels - p, TILE) - 1](tile, p, channel, &fetch);
+      tiles[pixels - 1](tile, p, channel, &fetch);
     }
   }
 }
