@@ -1,7 +1,7 @@
 #include <string.h>
-#include <time.h>
 
 #include "checked.h"
+#include "clock.h"
 #include "op.h"
 #include "plan.h"
 #include "session.h"
@@ -302,23 +302,13 @@ static lqc_status check_inputs(const lqc_session *session, lqc_error *error) {
   return LQC_OK;
 }
 
-static uint64_t nanoseconds_now(void) {
-  struct timespec now;
-#if defined(CLOCK_MONOTONIC)
-  clock_gettime(CLOCK_MONOTONIC, &now);
-#else
-  timespec_get(&now, TIME_UTC);
-#endif
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 void lqc_session_run_ops(lqc_session *session) {
-  uint64_t before = session->profile ? nanoseconds_now() : 0;
+  uint64_t before = session->profile ? lqc_nanoseconds() : 0;
   for (uint32_t i = 0; i < session->view.ops.count; ++i) {
     lqc_node *node = &session->nodes[i];
     node->run(node, &session->runner);
     if (session->profile) {
-      uint64_t after = nanoseconds_now();
+      uint64_t after = lqc_nanoseconds();
       node->nanoseconds = after - before;
       before = after;
     }
