@@ -51,6 +51,7 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   const uint64_t *input[TILE];
   LQC_UNROLL
   for (uint32_t p = 0; p < pixels; ++p) {
+    input[p] = tile->input + tile->pixel_offsets[first_pixel + p];
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
       sum[p][v] = _mm512_setzero_si512();
@@ -59,11 +60,8 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   for (uint32_t r = 0; r < tile->run_count; ++r) {
     const lqc_run *run = &tile->runs[r];
     const uint64_t *weights = filters + (size_t)run->weight_word * vectors * LANES;
-    LQC_UNROLL
-    for (uint32_t p = 0; p < pixels; ++p) {
-      input[p] = tile->input + (tile->pixel_offsets[first_pixel + p] + run->input_offset);
-    }
-    for (size_t i = 0; i < run->words; ++i, weights += vectors * LANES, soon += fetch->step) {
+    const ptrdiff_t end = run->input_offset + run->words;
+    for (ptrdiff_t i = run->input_offset; i < end; ++i, weights += vectors * LANES, soon += fetch->step) {
       _mm_prefetch(soon, _MM_HINT_T1);
       __m512i w[MAX_VECTORS];
       LQC_UNROLL
