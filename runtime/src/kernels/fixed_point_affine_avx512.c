@@ -1,7 +1,7 @@
 /* Fixed point behind an int8 convolution: sums of 32 bits times a multiplier plus an offset, in 64 bits, perhaps a
  * RELU, then int8 and bits.
  *
- * VPMULDQ multiplies the even ones of 16 lanes of 32 bits, and after a shift the odd ones. What the rounding shift
+ * VPMULDQ multiplies the even ones of 16 lanes of 32 bits, and after a shuffle the odd ones. What the rounding shift
  * leaves fits 32 bits again, so even lanes are shifted to the right into the low half of theirs, odd lanes to the left
  * into the high half, and a blend has 16 lanes in order. */
 #include "fixed_point_blocks_avx512.h"
@@ -43,7 +43,8 @@ LQC_INLINE halves add(halves a, halves b) {
 }
 
 LQC_INLINE halves multiply(__m512i y, halves multiplier) {
-  return (halves){_mm512_mul_epi32(y, multiplier.even), _mm512_mul_epi32(_mm512_srli_epi64(y, 32), multiplier.odd)};
+  return (halves){_mm512_mul_epi32(y, multiplier.even),
+                  _mm512_mul_epi32(_mm512_shuffle_epi32(y, _MM_PERM_DDBB), multiplier.odd)};
 }
 
 LQC_INLINE uint32_t at_most(halves y, halves thresholds) {
@@ -59,7 +60,8 @@ LQC_INLINE __m512i shift(halves y, __m512i right, __m512i left) {
 LQC_INLINE void run_block(const affine_program *program, const lqc_lane_pixels *pixels, size_t channel, __mmask32 lanes,
                           const bool signs) {
   const block_stores *stores = &program->stores;
-  const __m512i least = _mm512_set1_epi32(program->relu ? 0 : -INT8_MAX);
+  const __m512i least = _mm512_set1_epi16(program->relu ? 0 : -INT8_MAX);
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); /* packs work in quarters of a vector */
   const uint32_t invert = block_invert(stores, channel);
   halves multiplier[VECTORS], offset[VECTORS], half[VECTORS], thresholds[VECTORS];
   __m512i right[VECTORS], left[VECTORS];
@@ -83,6 +85,7 @@ LQC_INLINE void run_block(const affine_program *program, const lqc_lane_pixels *
   for (uint32_t p = 0; p < pixels->count; ++p, values += pixels->value_bytes) {
     const size_t place = lqc_lane_place(pixels, p);
     uint32_t bits = 0;
+    __m512i q[VECTORS];
     LQC_UNROLL
     for (uint32_t v = 0; v < VECTORS; ++v) {
       const size_t c = channel + v * LANES;
@@ -92,10 +95,13 @@ LQC_INLINE void run_block(const affine_program *program, const lqc_lane_pixels *
       }
       if (stores->integers) {
         y = signs ? add(y, half[v]) : y;
-        __m512i q = _mm512_max_epi32(shift(y, right[v], left[v]), least);
-        int8_t *out = stores->integers_out + place * stores->integers_bytes + c;
-        _mm_mask_storeu_epi8(out, (__mmask16)(lanes >> (v * LANES)), _mm512_cvtsepi32_epi8(q));
+        q[v] = shift(y, right[v], left[v]);
       }
+    }
+    if (stores->integers) {
+      __m512i words = _mm512_max_epi16(_mm512_permutexvar_epi64(order, _mm512_packs_epi32(q[0], q[1])), least);
+      int8_t *out = stores->integers_out + place * stores->integers_bytes + channel;
+      _mm256_mask_storeu_epi8(out, lanes, _mm512_cvtsepi16_epi8(words));
     }
     if (signs) {
       store_signs(stores, place, channel, (bits & lanes) ^ invert);

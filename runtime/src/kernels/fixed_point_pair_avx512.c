@@ -84,6 +84,7 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
   const __m512i x_log2 = _mm512_set1_epi16((short)program->pair->x_log2);
   const uint32_t invert = block_invert(stores, channel);
   __m512i pairs[2], offset[2], half[2], right[2], thresholds[2];
+  __m512i least[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
   load_lanes(program->pair->pairs, channel, pairs);
   load_lanes(program->pair->offset, channel, offset);
   if (stores->integers) {
@@ -92,6 +93,17 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
   }
   if (stores->signs) {
     load_lanes(stores->signs->thresholds, channel, thresholds);
+  }
+  if (stores->integers) { /* y + half instead of y, which fits 32 bits, and a threshold as much higher */
+    LQC_UNROLL
+    for (uint32_t v = 0; v < 2; ++v) {
+      const __m512i highest = _mm512_sub_epi32(_mm512_set1_epi32(INT32_MAX), half[v]);
+      offset[v] = _mm512_add_epi32(offset[v], half[v]);
+      if (stores->signs) {
+        thresholds[v] = _mm512_add_epi32(_mm512_min_epi32(thresholds[v], highest), half[v]);
+      }
+      least[v] = half[v];
+    }
   }
   const uint8_t *values = pixels->values;
   for (uint32_t p = 0; p < pixels->count; ++p, values += pixels->value_bytes) {
@@ -104,15 +116,15 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
     y[0] = _mm512_dpwssd_epi32(offset[0], _mm512_unpacklo_epi16(v, x), pairs[0]);
     y[1] = _mm512_dpwssd_epi32(offset[1], _mm512_unpackhi_epi16(v, x), pairs[1]);
     if (program->relu) {
-      y[0] = _mm512_max_epi32(y[0], _mm512_setzero_si512());
-      y[1] = _mm512_max_epi32(y[1], _mm512_setzero_si512());
+      y[0] = _mm512_max_epi32(y[0], least[0]);
+      y[1] = _mm512_max_epi32(y[1], least[1]);
     }
     if (stores->signs) {
       store_signs(stores, place, channel, (at_most(y, thresholds) & lanes) ^ invert);
     }
     if (stores->integers) {
-      __m512i low = _mm512_srav_epi32(_mm512_add_epi32(y[0], half[0]), right[0]);
-      __m512i high = _mm512_srav_epi32(_mm512_add_epi32(y[1], half[1]), right[1]);
+      __m512i low = _mm512_srav_epi32(y[0], right[0]);
+      __m512i high = _mm512_srav_epi32(y[1], right[1]);
       __m256i q = _mm512_cvtsepi16_epi8(_mm512_packs_epi32(low, high));
       q = _mm256_max_epi8(q, _mm256_set1_epi8(-INT8_MAX));
       _mm256_mask_storeu_epi8(stores->integers_out + place * stores->integers_bytes + channel, lanes, q);
