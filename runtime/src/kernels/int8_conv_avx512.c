@@ -32,7 +32,7 @@ LQC_INLINE __m512i add_products(__m512i sum, __m512i x, __m512i w) {
    constants after inlining, so that the sums live in registers. */
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint32_t pixels, const uint32_t vectors) {
   const size_t groups = (tile->size + GROUP - 1) / GROUP;
-  const size_t block_bytes = lqc_int8_runs_bytes(tile->runs, tile->size, GROUP);
+  const size_t block_bytes = lqc_int8_block_bytes(tile->runs, tile->size, GROUP);
   const uint8_t *weights = (const uint8_t *)tile->weights + channel / LQC_INT8_LANES * block_bytes;
   const uint8_t *run = tile->patches;
   __m512i sum[LQC_INT8_TILE_PIXELS][MAX_VECTORS];
@@ -92,9 +92,7 @@ LQC_INLINE void blocks_of(const lqc_int8_tile *tile, const uint32_t pixels) {
 }
 
 static void accumulate(const lqc_int8_tile *tile) {
-#define LQC_BLOCKS_OF(pixels) blocks_of(tile, pixels)
-  LQC_INT8_SWITCH_PIXELS(tile->pixels, LQC_BLOCKS_OF)
-#undef LQC_BLOCKS_OF
+  LQC_INT8_SWITCH_PIXELS(tile->pixels, blocks_of, tile)
 }
 
 const lqc_int8_kernel lqc_int8_conv_avx512 = {

@@ -70,15 +70,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
   }
 }
 
-static void accumulate(const lqc_int8_tile *tile) {
-  const int8_t *weights = tile->weights;
-  const size_t block_bytes = lqc_int8_block_bytes(tile->size, STEPS);
-  for (uint32_t channel = 0; channel < tile->out_channels; channel += LQC_INT8_LANES, weights += block_bytes) {
-#define LQC_TILE_OF(pixels) tile_of(tile, weights, channel, pixels)
-    LQC_INT8_SWITCH_PIXELS(tile->pixels, LQC_TILE_OF)
-#undef LQC_TILE_OF
-  }
-}
+LQC_DEFINE_INT8_ACCUMULATE(STEPS)
 
 const lqc_int8_kernel lqc_int8_conv_neon = {
     .name = "int8_conv2d_neon",

@@ -7,7 +7,7 @@ size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channel
     return 0;
   }
   return lqc_packed_bytes((out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, 1,
-                          lqc_int8_runs_bytes(runs, size, kernel->multiple));
+                          lqc_int8_block_bytes(runs, size, kernel->multiple));
 }
 
 /* One filter, element i to to[i / group * lanes * group + i % group]; inlined with a constant group. */
@@ -31,7 +31,7 @@ static int64_t sum_filter(const int8_t *filter, size_t size) {
 
 void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
                    uint32_t out_channels, uint32_t runs, size_t size) {
-  const size_t block_bytes = lqc_int8_runs_bytes(runs, size, kernel->multiple);
+  const size_t block_bytes = lqc_int8_block_bytes(runs, size, kernel->multiple);
   const size_t run_bytes = LQC_INT8_LANES * lqc_round_up(size, kernel->multiple);
   memset(packed, 0, lqc_int8_packed_bytes(kernel, out_channels, runs, size));
   for (uint32_t c = 0; c < out_channels; ++c, filters += runs * size) {
@@ -74,7 +74,7 @@ static void accumulate(const lqc_int8_tile *tile) {
       }
       memcpy(tile->sums + p * tile->sums_stride + first, sums, lanes * sizeof(int32_t));
     }
-    block += lqc_int8_block_bytes(tile->size, 1);
+    block += lqc_int8_block_bytes(1, tile->size, 1);
   }
 }
 

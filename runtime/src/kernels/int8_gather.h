@@ -19,31 +19,37 @@
     }                                                                                                       \
   }
 
-/* Bytes of packed weights of LQC_INT8_LANES filters of one run. */
-static inline size_t lqc_int8_block_bytes(size_t size, size_t multiple) {
-  return LQC_INT8_LANES * (sizeof(int32_t) + lqc_round_up(size, multiple));
+/* Bytes of packed weights of LQC_INT8_LANES filters. */
+static inline size_t lqc_int8_block_bytes(uint32_t runs, size_t size, size_t multiple) {
+  return LQC_INT8_LANES * (sizeof(int32_t) + runs * lqc_round_up(size, multiple));
 }
 
-/* The same of any number of runs. */
-static inline size_t lqc_int8_runs_bytes(uint32_t runs, size_t size, size_t multiple) {
-  return lqc_int8_block_bytes(runs * lqc_round_up(size, multiple), multiple);
-}
+/* A statement that does of_pixels(..., n) with n = pixels as a constant, 1 .. LQC_INT8_TILE_PIXELS. */
+#define LQC_INT8_SWITCH_PIXELS(pixels, of_pixels, ...) \
+  switch (pixels) {                                    \
+  case 1:                                              \
+    of_pixels(__VA_ARGS__, 1);                         \
+    break;                                             \
+  case 2:                                              \
+    of_pixels(__VA_ARGS__, 2);                         \
+    break;                                             \
+  case 3:                                              \
+    of_pixels(__VA_ARGS__, 3);                         \
+    break;                                             \
+  default:                                             \
+    of_pixels(__VA_ARGS__, 4);                         \
+    break;                                             \
+  }
 
-/* A statement that does `of_pixels(n)` with n = pixels as a constant, 1 .. LQC_INT8_TILE_PIXELS. */
-#define LQC_INT8_SWITCH_PIXELS(pixels, of_pixels) \
-  switch (pixels) {                               \
-  case 1:                                         \
-    of_pixels(1);                                 \
-    break;                                        \
-  case 2:                                         \
-    of_pixels(2);                                 \
-    break;                                        \
-  case 3:                                         \
-    of_pixels(3);                                 \
-    break;                                        \
-  default:                                        \
-    of_pixels(4);                                 \
-    break;                                        \
+/* accumulate() of a kernel whose tile_of(tile, weights, channel, pixels) makes the sums of a block, inlined with a
+   constant number of pixels. */
+#define LQC_DEFINE_INT8_ACCUMULATE(multiple)                                                                      \
+  static void accumulate(const lqc_int8_tile *tile) {                                                             \
+    const int8_t *weights = tile->weights;                                                                        \
+    const size_t block_bytes = lqc_int8_block_bytes(tile->runs, tile->size, multiple);                            \
+    for (uint32_t channel = 0; channel < tile->out_channels; channel += LQC_INT8_LANES, weights += block_bytes) { \
+      LQC_INT8_SWITCH_PIXELS(tile->pixels, tile_of, tile, weights, channel)                                       \
+    }                                                                                                             \
   }
 
 #endif /* LQC_INT8_GATHER_H */
