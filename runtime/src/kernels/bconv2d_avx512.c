@@ -7,7 +7,7 @@
  * and free of any ISA; re-tiling takes less than a millisecond for a ResNet-18 at init, and lets a later kernel whose
  * lanes are pixels choose its own layout.
  *
- * A register tile is 4 pixels x 32 channels: 16 accumulators, and 8 loads for 16 units of xor, popcount and add. */
+ * A register tile is 6 pixels x 32 channels: 24 accumulators, and 10 loads for 24 units of xor, popcount and add. */
 #include <immintrin.h>
 
 #include "kernels_isa.h"
