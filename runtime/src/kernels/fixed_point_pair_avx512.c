@@ -6,6 +6,8 @@
  * each channel has is loaded in that order; packing leads back. */
 #include "fixed_point_blocks_avx512.h"
 
+enum { MAX_PIXELS = 64 }; /* whose first halves of a word of bits wait for the second: one store for both */
+
 typedef struct pair_program {
   const lqc_lane_step *pair;
   const int8_t *input; /* NULL: none */
@@ -76,8 +78,13 @@ LQC_INLINE uint32_t at_most(const __m512i y[2], const __m512i thresholds[2]) {
          _pdep_u32(_mm512_cmple_epi32_mask(y[1], thresholds[1]), 0xf0f0f0f0u);
 }
 
+LQC_INLINE void store_word(const block_stores *stores, size_t place, size_t channel, uint32_t low, uint32_t high) {
+  const uint64_t word = low | (uint64_t)high << 32;
+  memcpy(stores->signs_out + place * stores->signs_bytes + channel / LQC_WORD_BITS * sizeof(word), &word, sizeof(word));
+}
+
 LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pixels, size_t channel, __mmask32 lanes,
-                          const bool sums) {
+                          uint32_t *low_bits, const bool sums) {
   const block_stores *stores = &program->stores;
   const sum_params params = sum_params_of(pixels);
   const __m512i y_log2 = _mm512_set1_epi16((short)program->pair->y_log2);
@@ -120,7 +127,12 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
       y[1] = _mm512_max_epi32(y[1], least[1]);
     }
     if (stores->signs) {
-      store_signs(stores, place, channel, (at_most(y, thresholds) & lanes) ^ invert);
+      const uint32_t bits = (at_most(y, thresholds) & lanes) ^ invert;
+      if (channel % LQC_WORD_BITS == 0) {
+        low_bits[p] = bits;
+      } else {
+        store_word(stores, place, channel, low_bits[p], bits);
+      }
     }
     if (stores->integers) {
       __m512i low = _mm512_srav_epi32(y[0], right[0]);
@@ -134,16 +146,17 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
 
 bool lqc_fixed_point_pair_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels) {
   pair_program found;
-  if (!is_pair(program, pixels, &found)) {
+  if (pixels->count > MAX_PIXELS || !is_pair(program, pixels, &found)) {
     return false;
   }
   const size_t end = channels_of_blocks(program, &found.stores);
+  uint32_t low_bits[MAX_PIXELS];
   for (size_t channel = 0; channel < end; channel += BLOCK) {
     const __mmask32 lanes = block_lanes(program->channels, channel);
     if (pixels->source == LQC_LANES_SUMS) {
-      run_block(&found, pixels, channel, lanes, true);
+      run_block(&found, pixels, channel, lanes, low_bits, true);
     } else {
-      run_block(&found, pixels, channel, lanes, false);
+      run_block(&found, pixels, channel, lanes, low_bits, false);
     }
   }
   return true;
