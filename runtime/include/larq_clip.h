@@ -102,7 +102,7 @@ typedef enum lqc_isa {
   LQC_ISA_SCALAR,   /* portable C, 64-bit words */
   LQC_ISA_NEON,     /* aarch64 */
   LQC_ISA_AVX2,
-  LQC_ISA_AVX512, /* F, BW, VL, DQ, VPOPCNTDQ, BITALG and VNNI */
+  LQC_ISA_AVX512, /* F, BW, VL, DQ, VPOPCNTDQ, BITALG and VNNI, and BMI2 */
   LQC_ISA_COUNT
 } lqc_isa;
 

@@ -154,8 +154,22 @@ static void place_tile(const lqc_bconv_state *s, const lqc_region *region, uint3
   }
 }
 
+/* Weights of the next layer, which a thread fetches in equal shares with its tiles. */
+typedef struct soon_needed {
+  const uint8_t *bytes;
+  size_t left, share; /* bytes, in all and with the next tile */
+} soon_needed;
+
+static soon_needed needed_after(const lqc_node *node, size_t tiles) {
+  if (node->next == NULL) {
+    return (soon_needed){NULL, 0, 0};
+  }
+  const size_t bytes = node->next->weights_bytes, share = (bytes / LQC_ALIGNMENT / tiles + 1) * LQC_ALIGNMENT;
+  return (soon_needed){node->next->weights, bytes, share < bytes ? share : bytes};
+}
+
 static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels,
-                     const tile_scratch *scratch) {
+                     const soon_needed *soon, const tile_scratch *scratch) {
   const lqc_bconv_state *s = work->state;
   ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
   size_t places[LQC_MAX_TILE_PIXELS];
@@ -171,6 +185,8 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
         .weights = s->packed + g * s->packed_bytes,
         .filter_words = s->filter_words,
         .out_channels = s->group_outputs,
+        .soon = soon->bytes,
+        .soon_bytes = soon->share,
         .initial = initial ? initial + g * s->sums_stride * s->sum_bytes : NULL,
         .sums = scratch->sums,
         .sums_stride = s->sums_stride,
@@ -221,14 +237,20 @@ static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t
   tile_scratch scratch = {.sums = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes};
   scratch.joined = scratch.sums + max_pixels * s->sums_stride * s->sum_bytes;
   scratch.fixed = scratch.joined + (s->groups > 1 ? max_pixels * s->joined_stride * s->sum_bytes : 0);
+  soon_needed soon = needed_after(work->node, end - begin);
   const lqc_region *region = find_region(s, begin);
   for (size_t tile = begin; tile < end; ++tile) {
     if (region + 1 < s->regions + s->region_count && region[1].first_tile == tile) {
       ++region;
     }
-    uint32_t first = (uint32_t)(tile - region->first_tile) * max_pixels;
+    uint32_t first = (uint32_t)(tile - region->first_tile) * region->tile_pixels;
     uint32_t left = region->pixels - first;
-    run_tile(work, region, first, left < max_pixels ? left : max_pixels, &scratch);
+    run_tile(work, region, first, left < region->tile_pixels ? left : region->tile_pixels, &soon, &scratch);
+    if (soon.left > 0) {
+      soon.bytes += soon.share;
+      soon.left -= soon.share;
+      soon.share = soon.left < soon.share ? soon.left : soon.share;
+    }
   }
 }
 

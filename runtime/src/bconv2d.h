@@ -10,6 +10,7 @@
 /* Output pixels that see the same taps. */
 typedef struct lqc_region {
   uint32_t first_row, first_column, columns, pixels;
+  uint32_t tile_pixels; /* of all its tiles but the last */
   lqc_taps row_taps, column_taps;
   size_t first_tile;
   const lqc_run *runs;

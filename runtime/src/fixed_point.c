@@ -346,12 +346,12 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
                                    const lqc_tensor *outputs, lqc_start_range start, const void *context,
                                    lqc_fixed *fixed) {
   lqc_fixed_values values;
-  bool narrow = false;
+  bool narrow = false, rounds_narrow = false;
   LQC_TRY(check_tensors(prepare, op, inputs, outputs));
   LQC_TRY(read_values(prepare, op, inputs, outputs, &values));
-  LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &narrow));
+  LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &narrow, &rounds_narrow));
   *fixed =
-      (lqc_fixed){.program = {.channels = outputs->channels},
+      (lqc_fixed){.program = {.channels = outputs->channels, .rounds_narrow = rounds_narrow},
                   .wide = !narrow,
                   .input_count = op->input_count,
                   .output_count = op->output_count,

@@ -58,7 +58,7 @@ static bool follow_step(follower *f, const lqc_step *step, const lqc_step_values
 }
 
 /* Whether the rounding of a store, which only those of integers do in lanes, stays within 32 bits. */
-static bool rounds_narrow(const follower *f, const lqc_tensor *output, const lqc_store_values *values, uint32_t c) {
+static bool stays_narrow(const follower *f, const lqc_tensor *output, const lqc_store_values *values, uint32_t c) {
   if (output->info.dtype == LQC_FLOAT32 || output->info.dtype == LQC_BIT) {
     return true;
   }
@@ -66,10 +66,21 @@ static bool rounds_narrow(const follower *f, const lqc_tensor *output, const lqc
   return shift <= 0 || (shift <= 31 && f->y.high <= INT32_MAX - ((int64_t)1 << (shift - 1)));
 }
 
+/* The same of what is left after the rounding, from lanes of 64 bits. */
+static bool leaves_narrow(const follower *f, const lqc_tensor *output, const lqc_store_values *values, uint32_t c) {
+  if (output->info.dtype == LQC_FLOAT32 || output->info.dtype == LQC_BIT) {
+    return true;
+  }
+  int shift = values->shift.data ? ((const int8_t *)values->shift.data)[c] : 0, right = shift > 0 ? shift : 0;
+  int64_t half = right > 0 ? (int64_t)1 << (right - 1) : 0; /* sums stay within 2^63: |y| and half are at most 2^62 */
+  return right <= 32 && fits_32((lqc_range){(f->y.low + half) >> right, (f->y.high + half) >> right});
+}
+
 lqc_status lqc_check_ranges(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *outputs,
-                            const lqc_fixed_values *values, lqc_start_range start, const void *context, bool *narrow) {
+                            const lqc_fixed_values *values, lqc_start_range start, const void *context, bool *narrow,
+                            bool *rounds_narrow) {
   const lqc_fixed_point *fixed = &op->fixed_point;
-  *narrow = true;
+  *narrow = *rounds_narrow = true;
   LQC_TRY(lqc_spend_work(prepare, op, (uint64_t)outputs->channels * (fixed->step_count + fixed->store_count + 1) * 4));
   for (uint32_t c = 0; c < outputs->channels; ++c) {
     follower f = {start(context, c), true};
@@ -84,7 +95,8 @@ lqc_status lqc_check_ranges(const lqc_prepare *prepare, const lqc_op *op, const 
       }
     }
     for (uint32_t i = 0; i < fixed->store_count; ++i) {
-      f.narrow = f.narrow && rounds_narrow(&f, &outputs[i], &values->stores[i], c);
+      f.narrow = f.narrow && stays_narrow(&f, &outputs[i], &values->stores[i], c);
+      *rounds_narrow = *rounds_narrow && leaves_narrow(&f, &outputs[i], &values->stores[i], c);
     }
     *narrow = *narrow && f.narrow;
   }

@@ -56,7 +56,10 @@ struct lqc_node {
   uint64_t binary_macs, int8_macs, float_macs;
   uint64_t nanoseconds;
   lqc_run_op run;
-  const void *state;                    /* the op's own, in session memory */
+  const void *state;   /* the op's own, in session memory */
+  const void *weights; /* what a run reads once, packed, [weights_bytes]; or NULL */
+  size_t weights_bytes;
+  const lqc_node *next;                 /* the next op that has weights; or NULL */
   void *const *inputs, *const *outputs; /* as many as the op has */
   void *input, *output;                 /* the first of each */
 };

@@ -225,6 +225,13 @@ static void fill_initials(const lqc_bconv_state *s, int8_t pad_value, const uint
   }
 }
 
+/* As few tiles as there must be, of nearly the same number of pixels: 25 pixels are 13 and 12, not 16 and 9, which both
+ * threads of two and tiles in registers share out better. */
+static uint32_t tile_pixels(uint32_t pixels, uint32_t max_pixels) {
+  const uint32_t tiles = (pixels - 1) / max_pixels + 1;
+  return (pixels - 1) / tiles + 1;
+}
+
 static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const lqc_bconv_state *s, lqc_span rows,
                                  lqc_span columns, lqc_region *region) {
   const lqc_run_geometry geometry = {s->columns.kernel,    s->rows.dilation,
@@ -242,6 +249,7 @@ static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const l
                          .column_taps = columns.taps,
                          .columns = columns.end - columns.first,
                          .pixels = (uint32_t)pixels,
+                         .tile_pixels = tile_pixels((uint32_t)pixels, s->kernel->max_pixels),
                          .first_tile = s->tile_count,
                          .run_count = lqc_region_runs(NULL, &geometry, rows.taps, columns.taps),
                          .missing = op->pad_value == 0 ? outside * s->group_inputs : 0};
@@ -282,14 +290,14 @@ static lqc_status prepare_regions(lqc_prepare *prepare, const lqc_op *op, const 
   for (lqc_span rows = {0, 0, {0, 0}}; rows.end < s->rows.out;) {
     rows = lqc_axis_span(&s->rows, rows.end);
     for (lqc_span columns = {0, 0, {0, 0}}; columns.end < s->columns.out;) {
-      lqc_region region;
+      lqc_region region = {0};
       columns = lqc_axis_span(&s->columns, columns.end);
       LQC_TRY(prepare_region(prepare, op, s, rows, columns, &region));
       if (regions) {
         regions[s->region_count] = region;
       }
       ++s->region_count;
-      s->tile_count += (region.pixels + s->kernel->max_pixels - 1) / s->kernel->max_pixels;
+      s->tile_count += (region.pixels + region.tile_pixels - 1) / region.tile_pixels;
     }
   }
   s->regions = regions;
@@ -391,6 +399,8 @@ lqc_status lqc_prepare_BinaryConv2D(lqc_prepare *prepare, const lqc_op *op, cons
   LQC_TRY(prepare_weights(prepare, op, filters, &s));
   LQC_TRY(prepare_regions(prepare, op, filters, &s));
   LQC_TRY(prepare_scratch(prepare, op, &s));
+  node->weights = s.packed;
+  node->weights_bytes = s.groups * s.packed_bytes;
   node->kernel = s.kernel->name;
   node->binary_macs = lqc_count_macs(&op->window, output, s.group_inputs);
   node->run = lqc_run_bconv2d;

@@ -1,7 +1,8 @@
-/* Int8Conv2D: sums in int32, then fixed point. Depthwise, one output row is one item of work; else one tile of a few
- * pixels, whose patches are gathered first. */
+/* Int8Conv2D: sums in int32, then fixed point. Depthwise, and where the patches of an output row lie in a band, one
+ * output row is one item of work; else one tile of a few pixels, whose patches are gathered first. */
 #include "checked.h"
 #include "fixed_point.h"
+#include "int8_band.h"
 
 #define FAIL(prepare, op, status, format, ...) \
   lqc_fail((prepare)->error, status, "op '%s' (Int8Conv2D): " format, (op)->name, __VA_ARGS__)
@@ -11,8 +12,10 @@ typedef struct conv_state {
   uint32_t in_channels, out_channels, groups;
   uint32_t depth; /* input channels of a group */
   const lqc_int8_kernel *kernel;
-  size_t size, patch_bytes; /* of the patch of a group */
-  const uint8_t *packed;    /* group g at packed + g * packed_bytes */
+  size_t size, patch_bytes; /* of the patch of a group, gathered */
+  bool has_band;            /* and patches are not gathered */
+  lqc_int8_band band;
+  const uint8_t *packed; /* group g at packed + g * packed_bytes */
   size_t packed_bytes;
   const int8_t *depthwise_weights; /* [tap][out_channels] */
   const int32_t *depthwise_bias;
@@ -85,6 +88,7 @@ static void sum_tile(const conv_state *s, const int8_t *input, size_t first, uin
     uint32_t outputs = s->out_channels / s->groups;
     const lqc_int8_tile tile = {.patches = patches,
                                 .patch_bytes = s->patch_bytes,
+                                .runs = 1,
                                 .pixels = pixels,
                                 .out_channels = outputs,
                                 .weights = s->packed + g * s->packed_bytes,
@@ -93,6 +97,13 @@ static void sum_tile(const conv_state *s, const int8_t *input, size_t first, uin
                                 .sums_stride = s->sums_stride};
     s->kernel->accumulate(&tile);
   }
+}
+
+/* Pixels whose sums are made before they go through fixed point, which loads what channels have once for them. */
+enum { BAND_PIXELS = 16 };
+
+static uint32_t band_pixels(const conv_state *s) {
+  return s->columns.out < BAND_PIXELS ? s->columns.out : BAND_PIXELS;
 }
 
 static size_t tile_count(const conv_state *s) {
@@ -116,6 +127,46 @@ static void conv_tiles(const void *context, uint32_t thread, size_t begin, size_
                                .values = sums,
                                .value_bytes = s->sums_stride * sizeof(int32_t)};
     lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &of_tile, lanes);
+  }
+}
+
+/* Sums of `pixels` output pixels from column `first` on, whose taps are in the band. */
+static void sum_band(const conv_state *s, const uint8_t *band, uint32_t first, uint32_t pixels, int32_t *sums) {
+  lqc_int8_tile tile = {.patches = band + first * s->band.pixel_bytes,
+                        .patch_bytes = s->band.pixel_bytes,
+                        .run_bytes = s->band.row_bytes,
+                        .runs = s->rows.kernel,
+                        .out_channels = s->out_channels,
+                        .weights = s->packed,
+                        .size = s->size / s->rows.kernel,
+                        .sums = sums,
+                        .sums_stride = s->sums_stride};
+  for (uint32_t p = 0; p < pixels; p += tile.pixels) {
+    tile.pixels = pixels - p < LQC_INT8_TILE_PIXELS ? pixels - p : LQC_INT8_TILE_PIXELS;
+    s->kernel->accumulate(&tile);
+    tile.patches = (const uint8_t *)tile.patches + tile.pixels * s->band.pixel_bytes;
+    tile.sums += tile.pixels * s->sums_stride;
+  }
+}
+
+static void conv_rows(const void *context, uint32_t thread, size_t begin, size_t end) {
+  const conv_work *work = context;
+  const conv_state *s = work->node->state;
+  uint8_t *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
+  uint8_t *band = scratch + band_pixels(s) * s->sums_stride * sizeof(int32_t);
+  void *lanes = band + s->band.bytes, *sums = scratch;
+  for (uint32_t row = (uint32_t)begin; row < end; ++row) {
+    lqc_int8_fill_band(s->kernel, &s->rows, &s->columns, s->in_channels, &s->band, work->node->input, row, band);
+    for (uint32_t first = 0, count; first < s->columns.out; first += count) {
+      count = s->columns.out - first < BAND_PIXELS ? s->columns.out - first : BAND_PIXELS;
+      sum_band(s, band, first, count, sums);
+      lqc_lane_pixels pixels = {.count = count,
+                                .first = (size_t)row * s->columns.out + first,
+                                .source = LQC_LANES_INT32,
+                                .values = sums,
+                                .value_bytes = s->sums_stride * sizeof(int32_t)};
+      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &pixels, lanes);
+    }
   }
 }
 
@@ -150,8 +201,13 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
 }
 
 static void run_conv(const lqc_node *node, const lqc_runner *runner) {
+  const conv_state *s = node->state;
   conv_work work = {node, runner};
-  lqc_pool_run(runner->pool, conv_tiles, &work, tile_count(node->state));
+  if (s->has_band) {
+    lqc_pool_run(runner->pool, conv_rows, &work, s->rows.out);
+  } else {
+    lqc_pool_run(runner->pool, conv_tiles, &work, tile_count(s));
+  }
 }
 
 static void run_depthwise(const lqc_node *node, const lqc_runner *runner) {
@@ -226,9 +282,9 @@ static lqc_status prepare_depthwise(lqc_prepare *prepare, const filters *f, conv
 }
 
 static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_state *s) {
-  uint32_t outputs = s->out_channels / s->groups;
+  uint32_t outputs = s->out_channels / s->groups, runs = s->has_band ? s->rows.kernel : 1;
   void *memory = NULL;
-  s->packed_bytes = lqc_int8_packed_bytes(s->kernel, outputs, f->size);
+  s->packed_bytes = lqc_int8_packed_bytes(s->kernel, outputs, runs, f->size / runs);
   if (s->packed_bytes == 0) {
     s->packed_bytes = SIZE_MAX; /* refused in the next line */
   }
@@ -236,9 +292,14 @@ static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_sta
   for (uint32_t g = 0; memory && g < s->groups; ++g) {
     size_t first = (size_t)g * outputs;
     lqc_int8_pack(s->kernel, (uint8_t *)memory + g * s->packed_bytes, f->weights + first * f->size,
-                  f->bias ? f->bias + first : NULL, outputs, f->size);
+                  f->bias ? f->bias + first : NULL, outputs, runs, f->size / runs);
   }
   s->packed = memory;
+  if (s->has_band) {
+    lqc_need_thread_scratch(prepare,
+                            band_pixels(s) * s->sums_stride * sizeof(int32_t) + s->band.bytes + s->fixed.scratch_bytes);
+    return LQC_OK;
+  }
   /* Filters are in the file, so there are bytes for as many elements: sums below do not overflow. */
   size_t elements = (f->size + s->kernel->multiple - 1) / s->kernel->multiple * s->kernel->multiple;
   if (!lqc_align_size(elements * s->kernel->element_bytes, LQC_ALIGNMENT, &s->patch_bytes)) {
@@ -270,9 +331,12 @@ lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const 
                       .size = f.size,
                       .sums_stride = lqc_lane_count(output->channels),
                       .kernels = prepare->kernels};
+  state.has_band = op->groups == 1 && lqc_int8_plan_band(state.kernel, &state.rows, &state.columns, depth, &state.band);
   LQC_TRY(check_sums(prepare, op, &f, output->channels));
   LQC_TRY(lqc_prepare_fixed_point(prepare, op, input, output, range_of_sum, &f, &state.fixed));
   LQC_TRY(depthwise ? prepare_depthwise(prepare, &f, &state) : prepare_dense(prepare, &f, &state));
+  node->weights = state.packed;
+  node->weights_bytes = state.groups * state.packed_bytes;
   node->kernel = depthwise ? "int8_depthwise" : state.kernel->name;
   node->int8_macs = lqc_count_macs(&op->window, output, depth);
   node->run = depthwise ? run_depthwise : run_conv;

@@ -16,12 +16,18 @@ static void do_share(lqc_work work, const void *context, size_t count, uint32_t 
 
 #if LQC_THREADS
 
-/* Between the works of a run, and between runs, workers park in a condition variable and do not spin: a session may
- * wait for its next image for any time, on a device with few cores, of which spinning would take one each. Waking costs
- * some microseconds an op. Threads are not bound to cores; the share of each is fixed by its index, so that results,
- * and which memory a thread touches, do not depend on who wakes first. */
+/* Who waits spins for SPIN_NANOSECONDS, then parks in a condition variable. Between the works of a run it is the next
+ * op that is waited for, some microseconds, and waking a parked thread would take longer than many an op; between runs
+ * a session may wait for any time, on a device with few cores, of which spinning would take one each. Threads are not
+ * bound to cores; the share of each is fixed by its index, so that results, and which memory a thread touches, do not
+ * depend on who wakes first. */
 #  include <pthread.h>
 #  include <signal.h>
+#  include <stdatomic.h>
+
+#  include "clock.h"
+
+#  define SPIN_NANOSECONDS 50000u
 
 typedef struct worker {
   lqc_pool *pool;
@@ -33,10 +39,13 @@ struct lqc_pool {
   uint32_t threads;
   pthread_mutex_t mutex;
   pthread_cond_t work_ready, work_done;
-  /* Guarded by mutex. */
-  uint64_t generation; /* of the work below; a worker does each generation once */
-  uint32_t unfinished; /* workers */
-  bool stopping;
+  /* Who parks says so, then looks again, and whoever changes what he waits for looks whether somebody parks; one of
+     both sees the other, as all atomics are sequentially consistent. Parking is done under the mutex. */
+  atomic_uint parked_workers, caller_parks;
+  atomic_uint generation; /* of the work below; a worker does each generation once */
+  atomic_uint unfinished; /* workers */
+  atomic_bool stopping;
+  /* Written while no worker is unfinished, before the generation is. */
   lqc_work work;
   const void *context;
   size_t count;
@@ -51,39 +60,79 @@ size_t lqc_pool_bytes(uint32_t threads) {
   return sizeof(lqc_pool) + (threads - 1) * sizeof(worker);
 }
 
+static inline void relax(void) {
+#  if defined(__x86_64__)
+  __builtin_ia32_pause();
+#  elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#  endif
+}
+
+/* Waits a while for *value to differ from `old`, or, unless NULL, for *stopping. */
+static void spin(const atomic_uint *value, uint32_t old, const atomic_bool *stopping) {
+  const uint64_t end = lqc_nanoseconds() + SPIN_NANOSECONDS;
+  do {
+    for (int i = 0; i < 32; ++i) {
+      if (atomic_load(value) != old || (stopping && atomic_load(stopping))) {
+        return;
+      }
+      relax();
+    }
+  } while (lqc_nanoseconds() < end);
+}
+
+/* The generation after `done`, or `done` where the pool stops. */
+static uint32_t wait_for_work(lqc_pool *pool, uint32_t done) {
+  spin(&pool->generation, done, &pool->stopping);
+  if (atomic_load(&pool->generation) == done && !atomic_load(&pool->stopping)) {
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->parked_workers, 1);
+    while (atomic_load(&pool->generation) == done && !atomic_load(&pool->stopping)) {
+      pthread_cond_wait(&pool->work_ready, &pool->mutex);
+    }
+    atomic_fetch_sub(&pool->parked_workers, 1);
+    pthread_mutex_unlock(&pool->mutex);
+  }
+  return atomic_load(&pool->stopping) ? done : atomic_load(&pool->generation);
+}
+
+static void wait_for_workers(lqc_pool *pool) {
+  for (uint32_t left; (left = atomic_load(&pool->unfinished)) > 0;) {
+    spin(&pool->unfinished, left, NULL);
+    if (atomic_load(&pool->unfinished) == left) {
+      pthread_mutex_lock(&pool->mutex);
+      atomic_store(&pool->caller_parks, 1);
+      while (atomic_load(&pool->unfinished) > 0) {
+        pthread_cond_wait(&pool->work_done, &pool->mutex);
+      }
+      atomic_store(&pool->caller_parks, 0);
+      pthread_mutex_unlock(&pool->mutex);
+    }
+  }
+}
+
+static void wake(lqc_pool *pool, pthread_cond_t *condition) {
+  pthread_mutex_lock(&pool->mutex);
+  pthread_cond_broadcast(condition);
+  pthread_mutex_unlock(&pool->mutex);
+}
+
 static void *worker_main(void *argument) {
   worker *self = argument;
   lqc_pool *pool = self->pool;
-  uint64_t done = 0;
-  pthread_mutex_lock(&pool->mutex);
-  for (;;) {
-    while (!pool->stopping && pool->generation == done) {
-      pthread_cond_wait(&pool->work_ready, &pool->mutex);
-    }
-    if (pool->stopping) {
-      break;
-    }
-    done = pool->generation;
-    lqc_work work = pool->work;
-    const void *context = pool->context;
-    size_t count = pool->count;
-    pthread_mutex_unlock(&pool->mutex);
-    do_share(work, context, count, self->index, pool->threads);
-    pthread_mutex_lock(&pool->mutex);
-    if (--pool->unfinished == 0) {
-      pthread_cond_signal(&pool->work_done);
+  for (uint32_t done = 0, next; (next = wait_for_work(pool, done)) != done; done = next) {
+    do_share(pool->work, pool->context, pool->count, self->index, pool->threads);
+    if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && atomic_load(&pool->caller_parks)) {
+      wake(pool, &pool->work_done);
     }
   }
-  pthread_mutex_unlock(&pool->mutex);
   return NULL;
 }
 
 /* Ends and joins the first `started` workers, then destroys what start made. */
 static void stop_workers(lqc_pool *pool, uint32_t started) {
-  pthread_mutex_lock(&pool->mutex);
-  pool->stopping = true;
-  pthread_cond_broadcast(&pool->work_ready);
-  pthread_mutex_unlock(&pool->mutex);
+  atomic_store(&pool->stopping, true);
+  wake(pool, &pool->work_ready);
   for (uint32_t i = 0; i < started; ++i) {
     pthread_join(pool->workers[i].thread, NULL);
   }
@@ -97,9 +146,11 @@ lqc_status lqc_pool_start(lqc_pool *pool, uint32_t threads, lqc_error *error) {
   if (threads == 1) {
     return LQC_OK;
   }
-  pool->generation = 0;
-  pool->unfinished = 0;
-  pool->stopping = false;
+  atomic_init(&pool->parked_workers, 0);
+  atomic_init(&pool->caller_parks, 0);
+  atomic_init(&pool->generation, 0);
+  atomic_init(&pool->unfinished, 0);
+  atomic_init(&pool->stopping, false);
   if (pthread_mutex_init(&pool->mutex, NULL) != 0) {
     return lqc_fail(error, LQC_ERROR_THREADS, "a mutex could not be made");
   }
@@ -139,20 +190,16 @@ void lqc_pool_run(lqc_pool *pool, lqc_work work, const void *context, size_t cou
     do_share(work, context, count, 0, 1);
     return;
   }
-  pthread_mutex_lock(&pool->mutex);
   pool->work = work;
   pool->context = context;
   pool->count = count;
-  pool->unfinished = pool->threads - 1;
-  ++pool->generation;
-  pthread_cond_broadcast(&pool->work_ready);
-  pthread_mutex_unlock(&pool->mutex);
-  do_share(work, context, count, 0, pool->threads);
-  pthread_mutex_lock(&pool->mutex);
-  while (pool->unfinished > 0) {
-    pthread_cond_wait(&pool->work_done, &pool->mutex);
+  atomic_store(&pool->unfinished, pool->threads - 1);
+  atomic_fetch_add(&pool->generation, 1);
+  if (atomic_load(&pool->parked_workers) > 0) {
+    wake(pool, &pool->work_ready);
   }
-  pthread_mutex_unlock(&pool->mutex);
+  do_share(work, context, count, 0, pool->threads);
+  wait_for_workers(pool);
 }
 
 void lqc_pool_stop(lqc_pool *pool) {

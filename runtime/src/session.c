@@ -1,7 +1,7 @@
 #include <string.h>
-#include <time.h>
 
 #include "checked.h"
+#include "clock.h"
 #include "op.h"
 #include "plan.h"
 #include "session.h"
@@ -148,6 +148,14 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
   return LQC_OK;
 }
 
+static void link_nodes(lqc_node *nodes, uint32_t count) {
+  const lqc_node *next = NULL;
+  for (uint32_t i = count; nodes && i > 0; --i) {
+    nodes[i - 1].next = next;
+    next = nodes[i - 1].weights ? &nodes[i - 1] : next;
+  }
+}
+
 /* Lays a session out in bump's memory, or, with bump->base NULL, only finds the bytes it takes. */
 static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_options *options,
                         const lqc_kernels *kernels, lqc_session **built, lqc_error *error) {
@@ -175,6 +183,7 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
                          .work_left = &work_left};
   LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
   LQC_TRY(prepare_ops(&prepare, places, nodes));
+  link_nodes(nodes, view->ops.count);
   if (!lqc_align_size(prepare.thread_scratch, LQC_ALIGNMENT, &prepare.thread_scratch)) {
     prepare.thread_scratch = SIZE_MAX; /* refused in the next line */
   }
@@ -293,23 +302,13 @@ static lqc_status check_inputs(const lqc_session *session, lqc_error *error) {
   return LQC_OK;
 }
 
-static uint64_t nanoseconds_now(void) {
-  struct timespec now;
-#if defined(CLOCK_MONOTONIC)
-  clock_gettime(CLOCK_MONOTONIC, &now);
-#else
-  timespec_get(&now, TIME_UTC);
-#endif
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 void lqc_session_run_ops(lqc_session *session) {
-  uint64_t before = session->profile ? nanoseconds_now() : 0;
+  uint64_t before = session->profile ? lqc_nanoseconds() : 0;
   for (uint32_t i = 0; i < session->view.ops.count; ++i) {
     lqc_node *node = &session->nodes[i];
     node->run(node, &session->runner);
     if (session->profile) {
-      uint64_t after = nanoseconds_now();
+      uint64_t after = lqc_nanoseconds();
       node->nanoseconds = after - before;
       before = after;
     }

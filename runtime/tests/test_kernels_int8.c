@@ -60,7 +60,8 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   size_t taps = (size_t)c->kernel_h * c->kernel_w, size = taps * c->depth, pixel = (size_t)c->depth * c->groups;
   size_t image_bytes = (((size_t)c->kernel_h - 1) * c->image_w + c->kernel_w) * pixel;
   size_t patch_bytes = (size + kernel->multiple) * kernel->element_bytes / 64 * 64 + 64;
-  size_t packed_bytes = lqc_int8_packed_bytes(kernel, c->out_channels, size), stride = padded_channels(c->out_channels);
+  size_t packed_bytes = lqc_int8_packed_bytes(kernel, c->out_channels, 1, size),
+         stride = padded_channels(c->out_channels);
   size_t sum_count = MAX_PIXELS * stride, patches_bytes = MAX_PIXELS * patch_bytes + LQC_INT8_OVERRUN;
   guarded image_memory = guarded_new(image_bytes), packed_memory = guarded_new(packed_bytes),
           patches_memory = guarded_new(patches_bytes), sums_memory = guarded_new(sum_count * sizeof(int32_t));
@@ -84,7 +85,7 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
     sums[i] = GUARD;
   }
   memset(patches, 0x77, MAX_PIXELS * patch_bytes); /* what lies behind a patch must not matter */
-  lqc_int8_pack(kernel, packed, filters, bias, c->out_channels, size);
+  lqc_int8_pack(kernel, packed, filters, bias, c->out_channels, 1, size);
   for (uint32_t p = 0; p < c->pixels; ++p) {
     uint8_t *patch = patches + p * patch_bytes;
     in[p] = random_inside(c, seed);
@@ -93,6 +94,7 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   }
   const lqc_int8_tile tile = {.patches = patches,
                               .patch_bytes = patch_bytes,
+                              .runs = 1,
                               .pixels = c->pixels,
                               .out_channels = c->out_channels,
                               .weights = packed,
@@ -128,6 +130,66 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   guarded_free(&packed_memory);
 }
 
+/* Patches of several runs in rows, which overlap as those of neighbouring pixels do. */
+static void check_runs(const lqc_int8_kernel *kernel, uint64_t *seed) {
+  static const uint32_t sizes[] = {1, 3, 6, 21, 64, 130};
+  const uint32_t runs = 1 + random_below(seed, 7), size = sizes[random_below(seed, 6)];
+  const uint32_t step = 1 + random_below(seed, 9), pixels = 1 + random_below(seed, MAX_PIXELS);
+  const uint32_t outputs = 1 + random_below(seed, 90);
+  const size_t row = (size_t)(MAX_PIXELS - 1) * step + size, elements = (row + 63) / 64 * 64, all = runs * size;
+  const size_t packed_bytes = lqc_int8_packed_bytes(kernel, outputs, runs, size), stride = padded_channels(outputs);
+  int8_t *image = malloc(runs * row), *filters = malloc(outputs * all);
+  int32_t *bias = malloc(outputs * sizeof(int32_t)), *sums = malloc(MAX_PIXELS * stride * sizeof(int32_t));
+  const size_t band_bytes = runs * elements * kernel->element_bytes + LQC_INT8_OVERRUN;
+  guarded packed_memory = guarded_new(packed_bytes), band_memory = guarded_new(band_bytes);
+  uint8_t *band = guarded_last(&band_memory, band_bytes);
+  void *packed = guarded_last(&packed_memory, packed_bytes);
+  for (size_t i = 0; i < outputs * all; ++i) {
+    filters[i] = random_int8(seed, 0);
+  }
+  for (uint32_t i = 0; i < outputs; ++i) {
+    bias[i] = (int32_t)random_below(seed, 2000000) - 1000000;
+  }
+  for (size_t i = 0; i < runs * row; ++i) {
+    image[i] = random_int8(seed, 0);
+  }
+  memset(band, 0x77, band_bytes);
+  for (uint32_t r = 0; r < runs; ++r) {
+    const lqc_int8_gather taps = {.input = image + r * row, .rows = 1, .columns = 1, .run = row};
+    kernel->gather(band + r * elements * kernel->element_bytes, &taps);
+  }
+  lqc_int8_pack(kernel, packed, filters, bias, outputs, runs, size);
+  const lqc_int8_tile tile = {.patches = band,
+                              .patch_bytes = (size_t)step * kernel->element_bytes,
+                              .run_bytes = elements * kernel->element_bytes,
+                              .runs = runs,
+                              .pixels = pixels,
+                              .out_channels = outputs,
+                              .weights = packed,
+                              .size = size,
+                              .sums = sums,
+                              .sums_stride = stride};
+  kernel->accumulate(&tile);
+  for (uint32_t p = 0; p < pixels; ++p) {
+    for (uint32_t channel = 0; channel < outputs; ++channel) {
+      int32_t expected = bias[channel];
+      for (uint32_t i = 0; i < all; ++i) {
+        expected += image[i / size * row + (size_t)p * step + i % size] * filters[channel * all + i];
+      }
+      if (sums[p * stride + channel] != expected) {
+        FAIL("%s: %u runs of %u, step %u, pixel %u, channel %u: %d, not %d", kernel->name, runs, size, step, p, channel,
+             sums[p * stride + channel], expected);
+      }
+    }
+  }
+  free(image);
+  free(filters);
+  free(bias);
+  free(sums);
+  guarded_free(&band_memory);
+  guarded_free(&packed_memory);
+}
+
 static void check_random(const lqc_int8_kernel *kernel, uint64_t *seed) {
   static const uint32_t kernels[] = {1, 1, 2, 3, 5, 7}, depths[] = {1, 2, 3, 4, 5, 8, 16, 31, 64, 65, 130};
   int8_case c = {.kernel_h = kernels[random_below(seed, 6)],
@@ -147,6 +209,9 @@ int main(void) {
   for (size_t n = 0; (kernel = lqc_int8_kernel_at(n)) != NULL; ++n) {
     for (int i = 0; i < 300; ++i) {
       check_random(kernel, &seed);
+    }
+    for (int i = 0; kernel->takes_runs && i < 200; ++i) {
+      check_runs(kernel, &seed);
     }
     /* A classifier of many elements, all of one sign: the largest sums. */
     const int8_case dense = {1, 1, 2048, 67, 1, 1, 1, 1};

@@ -7,12 +7,12 @@
  * and free of any ISA; re-tiling takes less than a millisecond for a ResNet-18 at init, and lets a later kernel whose
  * lanes are pixels choose its own layout.
  *
- * A register tile is 4 pixels x 32 channels: 16 accumulators, and 8 loads for 16 units of xor, popcount and add. */
+ * A register tile is 6 pixels x 32 channels: 24 accumulators, and 10 loads for 24 units of xor, popcount and add. */
 #include <immintrin.h>
 
 #include "kernels_isa.h"
 
-enum { LANES = 8, MAX_VECTORS = 4, BLOCK = LANES * MAX_VECTORS, TILE = 4 };
+enum { LANES = 8, MAX_VECTORS = 4, BLOCK = LANES * MAX_VECTORS, TILE = 6 };
 
 static size_t packed_bytes(uint32_t out_channels, uint32_t filter_words) {
   return lqc_packed_bytes(out_channels, LANES, (size_t)filter_words * sizeof(uint64_t));
@@ -35,15 +35,23 @@ static void pack(void *packed, const uint64_t *filters, uint32_t out_channels, u
   }
 }
 
+/* Lines of tile->soon, one in every step, into the second-level cache: what the next layer reads may have left it. */
+typedef struct lines_to_fetch {
+  const char *next;
+  size_t step; /* 0 when there are none left */
+} lines_to_fetch;
+
 /* Sums of `pixels` pixels from `first_pixel` on and `vectors` vectors of channels from `channel` on. Both counts are
    constants after inlining, so that the sums live in registers. */
-LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel, const uint32_t pixels,
-                        const uint32_t vectors) {
+LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel, lines_to_fetch *fetch,
+                        const uint32_t pixels, const uint32_t vectors) {
   const uint64_t *filters = (const uint64_t *)tile->weights + (size_t)channel * tile->filter_words;
+  const char *soon = fetch->next;
   __m512i sum[TILE][MAX_VECTORS];
   const uint64_t *input[TILE];
   LQC_UNROLL
   for (uint32_t p = 0; p < pixels; ++p) {
+    input[p] = tile->input + tile->pixel_offsets[first_pixel + p];
     LQC_UNROLL
     for (uint32_t v = 0; v < vectors; ++v) {
       sum[p][v] = _mm512_setzero_si512();
@@ -52,11 +60,9 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   for (uint32_t r = 0; r < tile->run_count; ++r) {
     const lqc_run *run = &tile->runs[r];
     const uint64_t *weights = filters + (size_t)run->weight_word * vectors * LANES;
-    LQC_UNROLL
-    for (uint32_t p = 0; p < pixels; ++p) {
-      input[p] = tile->input + (tile->pixel_offsets[first_pixel + p] + run->input_offset);
-    }
-    for (size_t i = 0; i < run->words; ++i, weights += vectors * LANES) {
+    const ptrdiff_t end = run->input_offset + run->words;
+    for (ptrdiff_t i = run->input_offset; i < end; ++i, weights += vectors * LANES, soon += fetch->step) {
+      _mm_prefetch(soon, _MM_HINT_T1);
       __m512i w[MAX_VECTORS];
       LQC_UNROLL
       for (uint32_t v = 0; v < vectors; ++v) {
@@ -72,6 +78,7 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
       }
     }
   }
+  fetch->next = soon;
   const uint16_t *initial = tile->initial;
   LQC_UNROLL
   for (uint32_t p = 0; p < pixels; ++p) {
@@ -97,35 +104,45 @@ LQC_INLINE void tile_of(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32
   }
 }
 
-#define LQC_PIXELS_BY_VECTORS(pixels)                                                              \
-  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel) { \
-    switch (vectors_of(tile->out_channels - channel)) {                                            \
-    case 1:                                                                                        \
-      tile_of(tile, first_pixel, channel, pixels, 1);                                              \
-      break;                                                                                       \
-    case 2:                                                                                        \
-      tile_of(tile, first_pixel, channel, pixels, 2);                                              \
-      break;                                                                                       \
-    case 3:                                                                                        \
-      tile_of(tile, first_pixel, channel, pixels, 3);                                              \
-      break;                                                                                       \
-    default:                                                                                       \
-      tile_of(tile, first_pixel, channel, pixels, 4);                                              \
-      break;                                                                                       \
-    }                                                                                              \
+#define LQC_PIXELS_BY_VECTORS(pixels)                                                            \
+  static void tiles_##pixels(const lqc_bconv_tile *tile, uint32_t first_pixel, uint32_t channel, \
+                             lines_to_fetch *fetch) {                                            \
+    switch (vectors_of(tile->out_channels - channel)) {                                          \
+    case 1:                                                                                      \
+      tile_of(tile, first_pixel, channel, fetch, pixels, 1);                                     \
+      break;                                                                                     \
+    case 2:                                                                                      \
+      tile_of(tile, first_pixel, channel, fetch, pixels, 2);                                     \
+      break;                                                                                     \
+    case 3:                                                                                      \
+      tile_of(tile, first_pixel, channel, fetch, pixels, 3);                                     \
+      break;                                                                                     \
+    default:                                                                                     \
+      tile_of(tile, first_pixel, channel, fetch, pixels, 4);                                     \
+      break;                                                                                     \
+    }                                                                                            \
   }
 
 LQC_PIXELS_BY_VECTORS(1)
 LQC_PIXELS_BY_VECTORS(2)
 LQC_PIXELS_BY_VECTORS(3)
 LQC_PIXELS_BY_VECTORS(4)
+LQC_PIXELS_BY_VECTORS(5)
+LQC_PIXELS_BY_VECTORS(6)
 
 /* Pixels inside channels: a block of filters is read once from the second-level cache for up to 16 pixels. */
 static void accumulate(const lqc_bconv_tile *tile) {
-  static void (*const tiles[TILE])(const lqc_bconv_tile *, uint32_t, uint32_t) = {tiles_1, tiles_2, tiles_3, tiles_4};
+  static void (*const tiles[TILE])(const lqc_bconv_tile *, uint32_t, uint32_t,
+                                   lines_to_fetch *) = {tiles_1, tiles_2, tiles_3, tiles_4, tiles_5, tiles_6};
+  lines_to_fetch fetch = {(const char *)tile->soon, LQC_ALIGNMENT};
   for (uint32_t channel = 0; channel < tile->out_channels; channel += BLOCK) {
-    for (uint32_t p = 0; p < tile->pixels; p += TILE) {
-      tiles[lqc_min_u32(tile->pixels - p, TILE) - 1](tile, p, channel);
+    uint32_t parts = (tile->pixels + TILE - 1) / TILE;
+    for (uint32_t p = 0, pixels; p < tile->pixels; p += pixels, --parts) {
+      pixels = (tile->pixels - p + parts - 1) / parts;
+      if (tile->soon == NULL || fetch.next >= (const char *)tile->soon + tile->soon_bytes) {
+        fetch = (lines_to_fetch){tile->weights, 0};
+      }
+      tiles[pixels - 1](tile, p, channel, &fetch);
     }
   }
 }

@@ -6,7 +6,7 @@
 
 #include "int8_gather.h"
 
-enum { GROUP = 2, VECTORS = 2, LANES = 8, GROUP_BYTES = GROUP * LQC_INT8_LANES };
+enum { GROUP = 2, VECTORS = 2, LANES = 8 };
 
 LQC_INLINE void copy_run(int16_t *to, const int8_t *from, size_t bytes) {
   for (; bytes >= 16; bytes -= 16, from += 16, to += 16) {
@@ -21,7 +21,7 @@ LQC_DEFINE_GATHER(int16_t, copy_run)
 
 /* Sums of `pixels` pixels of one block; a constant after inlining, so that the sums live in registers. */
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32_t channel, const uint32_t pixels) {
-  const uint8_t *patches = tile->patches;
+  const uint8_t *run = tile->patches;
   __m256i sum[LQC_INT8_TILE_PIXELS][VECTORS];
   LQC_UNROLL
   for (uint32_t v = 0; v < VECTORS; ++v) {
@@ -32,20 +32,23 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
     }
   }
   weights += LQC_INT8_LANES * sizeof(int32_t);
-  for (size_t g = 0; g < (tile->size + GROUP - 1) / GROUP; ++g, patches += GROUP * sizeof(int16_t)) {
-    __m256i w[VECTORS];
-    LQC_UNROLL
-    for (uint32_t v = 0; v < VECTORS; ++v, weights += GROUP * LANES) {
-      w[v] = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)weights));
-    }
-    LQC_UNROLL
-    for (uint32_t p = 0; p < pixels; ++p) {
-      int32_t two;
-      memcpy(&two, patches + p * tile->patch_bytes, sizeof(two));
-      __m256i x = _mm256_set1_epi32(two);
+  for (uint32_t r = 0; r < tile->runs; ++r, run += tile->run_bytes) {
+    const uint8_t *elements = run;
+    for (size_t g = 0; g < (tile->size + GROUP - 1) / GROUP; ++g, elements += GROUP * sizeof(int16_t)) {
+      __m256i w[VECTORS];
       LQC_UNROLL
-      for (uint32_t v = 0; v < VECTORS; ++v) {
-        sum[p][v] = _mm256_add_epi32(sum[p][v], _mm256_madd_epi16(x, w[v]));
+      for (uint32_t v = 0; v < VECTORS; ++v, weights += GROUP * LANES) {
+        w[v] = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)weights));
+      }
+      LQC_UNROLL
+      for (uint32_t p = 0; p < pixels; ++p) {
+        int32_t two;
+        memcpy(&two, elements + p * tile->patch_bytes, sizeof(two));
+        __m256i x = _mm256_set1_epi32(two);
+        LQC_UNROLL
+        for (uint32_t v = 0; v < VECTORS; ++v) {
+          sum[p][v] = _mm256_add_epi32(sum[p][v], _mm256_madd_epi16(x, w[v]));
+        }
       }
     }
   }
@@ -61,26 +64,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
   }
 }
 
-static void accumulate(const lqc_int8_tile *tile) {
-  const int8_t *weights = tile->weights;
-  size_t block_bytes = LQC_INT8_LANES * sizeof(int32_t) + (tile->size + GROUP - 1) / GROUP * GROUP_BYTES;
-  for (uint32_t channel = 0; channel < tile->out_channels; channel += LQC_INT8_LANES, weights += block_bytes) {
-    switch (tile->pixels) {
-    case 1:
-      tile_of(tile, weights, channel, 1);
-      break;
-    case 2:
-      tile_of(tile, weights, channel, 2);
-      break;
-    case 3:
-      tile_of(tile, weights, channel, 3);
-      break;
-    default:
-      tile_of(tile, weights, channel, 4);
-      break;
-    }
-  }
-}
+LQC_DEFINE_INT8_ACCUMULATE(GROUP)
 
 const lqc_int8_kernel lqc_int8_conv_avx2 = {
     .name = "int8_conv2d_avx2",
@@ -88,6 +72,7 @@ const lqc_int8_kernel lqc_int8_conv_avx2 = {
     .group = GROUP,
     .multiple = GROUP,
     .element_bytes = sizeof(int16_t),
+    .takes_runs = 1,
     .gather = gather,
     .accumulate = accumulate,
 };

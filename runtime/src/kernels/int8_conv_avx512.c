@@ -31,9 +31,10 @@ LQC_INLINE __m512i add_products(__m512i sum, __m512i x, __m512i w) {
 /* Sums of `pixels` pixels from `first_pixel` on and `vectors` blocks of channels from `channel` on. Both counts are
    constants after inlining, so that the sums live in registers. */
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint32_t pixels, const uint32_t vectors) {
-  size_t groups = (tile->size + GROUP - 1) / GROUP, block_bytes = (groups + 1) * VECTOR_BYTES;
+  const size_t groups = (tile->size + GROUP - 1) / GROUP;
+  const size_t block_bytes = lqc_int8_block_bytes(tile->runs, tile->size, GROUP);
   const uint8_t *weights = (const uint8_t *)tile->weights + channel / LQC_INT8_LANES * block_bytes;
-  const uint8_t *patches = tile->patches;
+  const uint8_t *run = tile->patches;
   __m512i sum[LQC_INT8_TILE_PIXELS][MAX_VECTORS];
   LQC_UNROLL
   for (uint32_t v = 0; v < vectors; ++v) {
@@ -44,20 +45,23 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint3
     }
   }
   weights += VECTOR_BYTES;
-  for (size_t g = 0; g < groups; ++g, weights += VECTOR_BYTES, patches += GROUP) {
-    __m512i w[MAX_VECTORS];
-    LQC_UNROLL
-    for (uint32_t v = 0; v < vectors; ++v) {
-      w[v] = _mm512_load_si512(weights + v * block_bytes);
-    }
-    LQC_UNROLL
-    for (uint32_t p = 0; p < pixels; ++p) {
-      int32_t four;
-      memcpy(&four, patches + p * tile->patch_bytes, sizeof(four));
-      __m512i x = _mm512_set1_epi32(four);
+  for (uint32_t r = 0; r < tile->runs; ++r, run += tile->run_bytes) {
+    const uint8_t *elements = run;
+    for (size_t g = 0; g < groups; ++g, weights += VECTOR_BYTES, elements += GROUP) {
+      __m512i w[MAX_VECTORS];
       LQC_UNROLL
       for (uint32_t v = 0; v < vectors; ++v) {
-        sum[p][v] = add_products(sum[p][v], x, w[v]);
+        w[v] = _mm512_load_si512(weights + v * block_bytes);
+      }
+      LQC_UNROLL
+      for (uint32_t p = 0; p < pixels; ++p) {
+        int32_t four;
+        memcpy(&four, elements + p * tile->patch_bytes, sizeof(four));
+        __m512i x = _mm512_set1_epi32(four);
+        LQC_UNROLL
+        for (uint32_t v = 0; v < vectors; ++v) {
+          sum[p][v] = add_products(sum[p][v], x, w[v]);
+        }
       }
     }
   }
@@ -72,42 +76,23 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint3
   }
 }
 
-#define LQC_BLOCKS(pixels)                                                                          \
-  static void blocks_##pixels(const lqc_int8_tile *tile) {                                          \
-    uint32_t blocks = (tile->out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, channel = 0;      \
-    for (; blocks >= MAX_VECTORS; blocks -= MAX_VECTORS, channel += MAX_VECTORS * LQC_INT8_LANES) { \
-      tile_of(tile, channel, pixels, MAX_VECTORS);                                                  \
-    }                                                                                               \
-    if (blocks >= 2) {                                                                              \
-      tile_of(tile, channel, pixels, 2);                                                            \
-      blocks -= 2;                                                                                  \
-      channel += 2 * LQC_INT8_LANES;                                                                \
-    }                                                                                               \
-    if (blocks > 0) {                                                                               \
-      tile_of(tile, channel, pixels, 1);                                                            \
-    }                                                                                               \
+LQC_INLINE void blocks_of(const lqc_int8_tile *tile, const uint32_t pixels) {
+  uint32_t blocks = (tile->out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, channel = 0;
+  for (; blocks >= MAX_VECTORS; blocks -= MAX_VECTORS, channel += MAX_VECTORS * LQC_INT8_LANES) {
+    tile_of(tile, channel, pixels, MAX_VECTORS);
   }
-
-LQC_BLOCKS(1)
-LQC_BLOCKS(2)
-LQC_BLOCKS(3)
-LQC_BLOCKS(4)
+  if (blocks >= 2) {
+    tile_of(tile, channel, pixels, 2);
+    blocks -= 2;
+    channel += 2 * LQC_INT8_LANES;
+  }
+  if (blocks > 0) {
+    tile_of(tile, channel, pixels, 1);
+  }
+}
 
 static void accumulate(const lqc_int8_tile *tile) {
-  switch (tile->pixels) {
-  case 1:
-    blocks_1(tile);
-    break;
-  case 2:
-    blocks_2(tile);
-    break;
-  case 3:
-    blocks_3(tile);
-    break;
-  default:
-    blocks_4(tile);
-    break;
-  }
+  LQC_INT8_SWITCH_PIXELS(tile->pixels, blocks_of, tile)
 }
 
 const lqc_int8_kernel lqc_int8_conv_avx512 = {
@@ -117,6 +102,7 @@ const lqc_int8_kernel lqc_int8_conv_avx512 = {
     .multiple = GROUP,
     .element_bytes = 1,
     .offset = 128,
+    .takes_runs = 1,
     .gather = gather,
     .accumulate = accumulate,
 };

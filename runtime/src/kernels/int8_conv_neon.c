@@ -70,26 +70,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
   }
 }
 
-static void accumulate(const lqc_int8_tile *tile) {
-  const int8_t *weights = tile->weights;
-  size_t block_bytes = LQC_INT8_LANES * (sizeof(int32_t) + lqc_round_up(tile->size, STEPS));
-  for (uint32_t channel = 0; channel < tile->out_channels; channel += LQC_INT8_LANES, weights += block_bytes) {
-    switch (tile->pixels) {
-    case 1:
-      tile_of(tile, weights, channel, 1);
-      break;
-    case 2:
-      tile_of(tile, weights, channel, 2);
-      break;
-    case 3:
-      tile_of(tile, weights, channel, 3);
-      break;
-    default:
-      tile_of(tile, weights, channel, 4);
-      break;
-    }
-  }
-}
+LQC_DEFINE_INT8_ACCUMULATE(STEPS)
 
 const lqc_int8_kernel lqc_int8_conv_neon = {
     .name = "int8_conv2d_neon",

@@ -2,15 +2,12 @@
  * bias or without, leaves int32. */
 #include "int8_gather.h"
 
-static size_t block_bytes(const lqc_int8_kernel *kernel, size_t size) {
-  return LQC_INT8_LANES * (sizeof(int32_t) + lqc_round_up(size, kernel->multiple));
-}
-
-size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, size_t size) {
-  if (size > SIZE_MAX / LQC_INT8_LANES / 2) {
+size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, uint32_t runs, size_t size) {
+  if (size > SIZE_MAX / LQC_INT8_LANES / 2 / runs) {
     return 0;
   }
-  return lqc_packed_bytes((out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, 1, block_bytes(kernel, size));
+  return lqc_packed_bytes((out_channels + LQC_INT8_LANES - 1) / LQC_INT8_LANES, 1,
+                          lqc_int8_block_bytes(runs, size, kernel->multiple));
 }
 
 /* One filter, element i to to[i / group * lanes * group + i % group]; inlined with a constant group. */
@@ -33,22 +30,26 @@ static int64_t sum_filter(const int8_t *filter, size_t size) {
 }
 
 void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
-                   uint32_t out_channels, size_t size) {
-  memset(packed, 0, lqc_int8_packed_bytes(kernel, out_channels, size));
-  for (uint32_t c = 0; c < out_channels; ++c, filters += size) {
+                   uint32_t out_channels, uint32_t runs, size_t size) {
+  const size_t block_bytes = lqc_int8_block_bytes(runs, size, kernel->multiple);
+  const size_t run_bytes = LQC_INT8_LANES * lqc_round_up(size, kernel->multiple);
+  memset(packed, 0, lqc_int8_packed_bytes(kernel, out_channels, runs, size));
+  for (uint32_t c = 0; c < out_channels; ++c, filters += runs * size) {
     uint32_t lane = c % LQC_INT8_LANES;
-    uint8_t *block = (uint8_t *)packed + c / LQC_INT8_LANES * block_bytes(kernel, size);
+    uint8_t *block = (uint8_t *)packed + c / LQC_INT8_LANES * block_bytes;
     int8_t *to = (int8_t *)block + LQC_INT8_LANES * sizeof(int32_t) + lane * kernel->group;
-    if (kernel->group == 4) {
-      pack_filter(to, filters, size, 4);
-    } else if (kernel->group == 2) {
-      pack_filter(to, filters, size, 2);
-    } else {
-      pack_filter(to, filters, size, 1);
+    for (uint32_t r = 0; r < runs; ++r, to += run_bytes) {
+      if (kernel->group == 4) {
+        pack_filter(to, filters + r * size, size, 4);
+      } else if (kernel->group == 2) {
+        pack_filter(to, filters + r * size, size, 2);
+      } else {
+        pack_filter(to, filters + r * size, size, 1);
+      }
     }
     int64_t start = bias ? bias[c] : 0;
     if (kernel->offset != 0) {
-      start -= kernel->offset * sum_filter(filters, size);
+      start -= kernel->offset * sum_filter(filters, runs * size);
     }
     uint32_t wrapped = (uint32_t)start; /* the kernel's sum wraps back */
     memcpy(block + lane * sizeof(wrapped), &wrapped, sizeof(wrapped));
@@ -73,7 +74,7 @@ static void accumulate(const lqc_int8_tile *tile) {
       }
       memcpy(tile->sums + p * tile->sums_stride + first, sums, lanes * sizeof(int32_t));
     }
-    block += block_bytes(&lqc_int8_conv_scalar, tile->size);
+    block += lqc_int8_block_bytes(1, tile->size, 1);
   }
 }
 

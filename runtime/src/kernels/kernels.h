@@ -38,8 +38,10 @@ typedef struct lqc_bconv_tile {
   uint32_t filter_words; /* kernel_h * kernel_w * words */
   uint32_t out_channels;
   const void *initial; /* sums to start from, [out_channels rounded up to LQC_SUMS_MULTIPLE]; NULL: 0 */
-  void *sums;          /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
-  size_t sums_stride;  /* elements, multiple of LQC_SUMS_MULTIPLE */
+  const uint8_t *soon; /* memory that is read after this tile, [soon_bytes], to fetch while computing; or NULL */
+  size_t soon_bytes;
+  void *sums;         /* out: [pixels][sums_stride], uint16_t or uint32_t (wide) */
+  size_t sums_stride; /* elements, multiple of LQC_SUMS_MULTIPLE */
 } lqc_bconv_tile;
 
 /* Epilogues, over one pixel's sums. `missing` = K - K of this pixel: channels of zero-padded taps.
@@ -95,10 +97,12 @@ typedef struct lqc_int8_gather {
   size_t place_row, place_column;   /* elements of the patch between taps */
 } lqc_int8_gather;
 
-/* Some patches, and all output channels of one group. */
+/* Some patches, and all output channels of one group. A patch is `runs` runs of `size` elements; as lqc_int8_gather
+ * leaves it, one run of them all. */
 typedef struct lqc_int8_tile {
-  const void *patches; /* [pixels][patch_bytes] */
-  size_t patch_bytes;
+  const void *patches; /* run r of pixel p at p * patch_bytes + r * run_bytes */
+  size_t patch_bytes, run_bytes;
+  uint32_t runs;   /* 1, unless kernel->takes_runs */
   uint32_t pixels; /* 1 .. LQC_INT8_TILE_PIXELS */
   uint32_t out_channels;
   const void *weights; /* as lqc_int8_pack() left them */
@@ -108,7 +112,8 @@ typedef struct lqc_int8_tile {
 } lqc_int8_tile;
 
 /* Packed weights, for each block of LQC_INT8_LANES channels: int32 [lanes] to start from, the bias less what `offset`
- * adds, then int8 [size rounded up to `multiple`, / group][lanes][group]; zeros beyond the last channel and element. */
+ * adds, then for each run int8 [size rounded up to `multiple`, / group][lanes][group]; zeros beyond the last channel
+ * and element. */
 typedef struct lqc_int8_kernel {
   const char *name;
   lqc_isa isa;
@@ -116,20 +121,21 @@ typedef struct lqc_int8_kernel {
   uint32_t multiple;      /* of `group`; as many elements are taken at once */
   uint32_t element_bytes; /* of a patch */
   uint8_t offset;         /* an element x of a patch is stored as x + offset; 0 or 128 */
+  uint8_t takes_runs;     /* whether a patch may have more than one run */
   /* Copies the taps inside. The caller has filled the patch with bytes of `offset` where there are taps outside. May
      write up to LQC_INT8_OVERRUN bytes beyond the patch. */
   void (*gather)(void *patch, const lqc_int8_gather *taps);
-  /* sums[p][c] = bias[c] + sum of patch p times filter c. Reads patches up to the next multiple of `multiple`, whatever
+  /* sums[p][c] = bias[c] + sum of patch p times filter c. Reads runs up to the next multiple of `multiple`, whatever
      is there. */
   void (*accumulate)(const lqc_int8_tile *tile);
 } lqc_int8_kernel;
 
 /* Bytes of packed weights, a multiple of LQC_ALIGNMENT; 0 on overflow. */
-size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, size_t size);
+size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, uint32_t runs, size_t size);
 
-/* filters: [out_channels][size]; bias: [out_channels] or NULL; packed: LQC_ALIGNMENT-aligned. */
+/* filters: [out_channels][runs][size]; bias: [out_channels] or NULL; packed: LQC_ALIGNMENT-aligned. */
 void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
-                   uint32_t out_channels, size_t size);
+                   uint32_t out_channels, uint32_t runs, size_t size);
 
 /* One output pixel of a depthwise convolution, channel c of which reads input channel c / (outputs / inputs). */
 typedef struct lqc_depthwise_pixel {
@@ -233,6 +239,8 @@ typedef struct lqc_lane_program {
   uint32_t channels, step_count, store_count;
   const lqc_lane_step *steps;
   const lqc_lane_store *stores;
+  int rounds_narrow; /* lanes of 64 bits: whether (y + half) >> right of every integer store fits 32 bits, and right is
+                        at most 32 */
 } lqc_lane_program;
 
 /* ---- Table ------------------------------------------------------------------------------------------------------ */

@@ -2,6 +2,8 @@
 #ifndef LQC_KERNELS_ISA_H
 #define LQC_KERNELS_ISA_H
 
+#include <stdbool.h>
+
 #include "kernels.h"
 
 #define LQC_DECLARE_KERNELS(isa)                                                                                      \
@@ -33,6 +35,10 @@
 LQC_DECLARE_FIXED_POINT(scalar)
 LQC_DECLARE_FIXED_POINT(avx2)
 LQC_DECLARE_FIXED_POINT(avx512)
+
+/* Programs that have loops of their own: whether it was one of theirs, which then has run. */
+bool lqc_fixed_point_pair_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels);
+bool lqc_fixed_point_affine_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels);
 
 LQC_DECLARE_PLAIN_KERNELS(scalar)
 LQC_DECLARE_PLAIN_KERNELS(avx2)

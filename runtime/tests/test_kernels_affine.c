@@ -1,0 +1,126 @@
+/* Fixed point in lanes of 64 bits, as behind int8 convolutions: one product, perhaps a RELU, then int8 and bits. Random
+ * numbers, every instruction set against scalar. Values and outputs end at a guard page. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include <stdbool.h>
+
+#include "kernels_testing.h"
+
+enum { PIXELS = 8, CHANNELS = 192, STORES = 2, VALUE_BITS = 22 };
+
+typedef struct affine_case {
+  lqc_lane_pixels pixels;
+  lqc_lane_program program;
+  lqc_lane_step steps[2];
+  lqc_lane_store stores[STORES];
+  int64_t multiplier[CHANNELS], offset[CHANNELS], half[CHANNELS], right[CHANNELS], thresholds[CHANNELS];
+  uint64_t invert[CHANNELS / 64];
+  size_t output_bytes[STORES], places[PIXELS];
+} affine_case;
+
+/* -2^bits .. 2^bits, at times one of them */
+static int64_t random_within(uint64_t *seed, uint32_t bits) {
+  const int64_t most = (int64_t)1 << bits;
+  const int64_t magnitude = random_below(seed, 6) ? (int64_t)(random_u64(seed) % ((uint64_t)most + 1)) : most;
+  return random_below(seed, 2) ? magnitude : -magnitude;
+}
+
+/* |y| < 2^(VALUE_BITS + bits + 1): what is shifted fits 32 bits, and so do shifts by more. */
+static void choose_channel(affine_case *c, uint32_t channel, uint64_t *seed) {
+  const uint32_t bits = random_below(seed, 25), reached = VALUE_BITS + bits + 1,
+                 least = reached > 30 ? reached - 30 : 0;
+  const uint32_t right = least + random_below(seed, 33 - least);
+  c->multiplier[channel] = random_within(seed, bits);
+  c->offset[channel] = random_within(seed, VALUE_BITS + bits - 1);
+  c->right[channel] = right;
+  c->half[channel] = right > 0 ? (int64_t)1 << (right - 1) : 0;
+  c->thresholds[channel] = random_below(seed, 8) ? random_within(seed, reached) : (int64_t)random_u64(seed);
+}
+
+static void new_case(affine_case *c, const guarded *values, uint64_t *seed) {
+  static const uint32_t channel_counts[] = {1, 15, 16, 31, 32, 33, 48, 64, 65, 100, 128, 192};
+  const uint32_t channels = channel_counts[random_below(seed, 12)], row = (uint32_t)padded_channels(channels);
+  const uint32_t steps = 1 + (random_below(seed, 3) == 0), stores = 1 + random_below(seed, STORES);
+  const bool bits_first = random_below(seed, 2);
+  memset(c, 0, sizeof(*c));
+  for (uint32_t channel = 0; channel < channels; ++channel) {
+    choose_channel(c, channel, seed);
+  }
+  c->invert[0] = random_u64(seed);
+  c->invert[1] = random_u64(seed);
+  c->invert[2] = random_u64(seed);
+  c->invert[(channels - 1) / 64] &= last_word_mask(channels);
+  c->steps[0] = (lqc_lane_step){.kind = LQC_LANE_AFFINE, .multiplier = c->multiplier, .offset = c->offset};
+  c->steps[1] = (lqc_lane_step){.kind = LQC_LANE_RELU};
+  for (uint32_t i = 0; i < stores; ++i) {
+    if ((i == 0) == bits_first) {
+      c->stores[i] = (lqc_lane_store){
+          .dtype = LQC_BIT, .thresholds = c->thresholds, .invert = random_below(seed, 2) ? c->invert : NULL};
+      c->output_bytes[i] = (channels + 63) / 64 * 8;
+    } else {
+      c->stores[i] = (lqc_lane_store){.dtype = LQC_INT8, .half = c->half, .right = c->right};
+      c->output_bytes[i] = channels;
+    }
+  }
+  c->program = (lqc_lane_program){.channels = channels,
+                                  .step_count = steps,
+                                  .store_count = stores,
+                                  .steps = c->steps,
+                                  .stores = c->stores,
+                                  .rounds_narrow = random_below(seed, 4) != 0};
+  c->pixels = (lqc_lane_pixels){.count = 1 + random_below(seed, PIXELS),
+                                .places = random_below(seed, 2) ? c->places : NULL,
+                                .output_bytes = c->output_bytes,
+                                .source = LQC_LANES_INT32,
+                                .value_bytes = row * sizeof(int32_t)};
+  c->pixels.first = random_below(seed, PIXELS + 1 - c->pixels.count);
+  for (uint32_t p = 0; p < PIXELS; ++p) {
+    c->places[p] = (p * 3 + c->pixels.first) % PIXELS;
+  }
+  int32_t *y = guarded_last(values, c->pixels.count * c->pixels.value_bytes);
+  for (size_t i = 0; i < (size_t)c->pixels.count * row; ++i) {
+    y[i] = i % row < channels ? (int32_t)random_within(seed, VALUE_BITS) : (int32_t)random_u64(seed);
+  }
+  c->pixels.values = y;
+}
+
+static void run(affine_case *c, const lqc_kernels *kernels, const guarded *memory, void **places) {
+  static int64_t scratch[CHANNELS];
+  for (uint32_t i = 0; i < c->program.store_count; ++i) {
+    places[i] = guarded_last(&memory[i], PIXELS * c->output_bytes[i]);
+    memset(places[i], 0x5a, PIXELS * c->output_bytes[i]);
+  }
+  c->pixels.outputs = places;
+  kernels->fixed_point_wide(&c->program, &c->pixels, scratch);
+}
+
+int main(void) {
+  static affine_case c;
+  const guarded values = guarded_new(PIXELS * CHANNELS * sizeof(int32_t));
+  guarded expected[STORES], found[STORES];
+  for (uint32_t i = 0; i < STORES; ++i) {
+    expected[i] = guarded_new(PIXELS * CHANNELS);
+    found[i] = guarded_new(PIXELS * CHANNELS);
+  }
+  lqc_kernels tables[LQC_ISA_COUNT];
+  const size_t count = tables_to_test(tables);
+  uint64_t seed = 23;
+  for (int round = 0; round < 2000; ++round) {
+    void *right[STORES], *got[STORES];
+    new_case(&c, &values, &seed);
+    run(&c, &tables[0], expected, right);
+    for (size_t t = 1; t < count; ++t) {
+      run(&c, &tables[t], found, got);
+      for (uint32_t i = 0; i < c.program.store_count; ++i) {
+        for (size_t byte = 0; byte < PIXELS * c.output_bytes[i]; ++byte) {
+          if (((uint8_t *)right[i])[byte] != ((uint8_t *)got[i])[byte]) {
+            FAIL("%s: %u channels, %u pixels, %u steps, store %u of dtype %d: byte %zu is %d, scalar has %d",
+                 lqc_isa_name(tables[t].isa), c.program.channels, c.pixels.count, c.program.step_count, i,
+                 (int)c.stores[i].dtype, byte, ((uint8_t *)got[i])[byte], ((uint8_t *)right[i])[byte]);
+          }
+        }
+      }
+    }
+  }
+  printf("affine fixed point: ok, %zu instruction sets\n", count);
+  return 0;
+}
