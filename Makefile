@@ -106,8 +106,12 @@ test-aarch64 test-armv7: test-%: setup system
 		echo "make: SKIPPED the tests on $*: its cross compiler or qemu is missing"; \
 	fi
 
-test-preset-%: setup
-	$(call test_preset,$*)
+test-preset-aarch64: setup
+	$(call test_preset,aarch64)
+	$(call test_preset,aarch64-sanitize)
+
+test-preset-armv7: setup
+	$(call test_preset,armv7)
 
 test-python: setup
 	$(PYTEST)
