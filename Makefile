@@ -44,7 +44,7 @@ WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-ci fuzz-fixed fuzz-record bench bench-end-to-end \
-	bench-kernels accuracy zoo lint format schema setup system clean
+	bench-kernels accuracy zoo lint format schema setup system system-fuzz clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -69,20 +69,28 @@ $(VENV)/.installed: $(VENV)/.created $(RUNTIME_SOURCES)
 		--no-build-isolation -e '.[$(EXTRAS)]'
 	touch $@
 
-# Compilers and emulator for ARM, cppcheck, flatc for the schema's test, and clang for fuzzing: Debian packages,
-# installed where we may.
-SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
-	libc6-dev-armhf-cross cppcheck flatbuffers-compiler clang libclang-rt-dev
-system:
-	@if $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null && command -v cppcheck >/dev/null && \
-		$(HAVE_fuzz); then exit 0; fi; \
+# Debian packages, installed where we may: $(1) tells whether they are needed no more, $(2) names them.
+define install_packages
+	@if $(1); then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			$(SYSTEM_PACKAGES) >/dev/null; \
+			$(2) >/dev/null; \
 	else \
-		echo "make: not root on Debian, so these packages are not installed: $(SYSTEM_PACKAGES)"; \
-		echo "make: tests that need them are skipped"; \
+		echo "make: not root on Debian, so these packages are not installed: $(2)"; \
+		echo "make: what needs them is skipped"; \
 	fi
+endef
+
+# Compilers and emulator for ARM, cppcheck, and flatc for the schema's test.
+HAVE_system = $(HAVE_aarch64) && $(HAVE_armv7) && command -v flatc >/dev/null && command -v cppcheck >/dev/null
+SYSTEM_PACKAGES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
+	libc6-dev-armhf-cross cppcheck flatbuffers-compiler
+system:
+	$(call install_packages,$(HAVE_system),$(SYSTEM_PACKAGES))
+
+# clang with libFuzzer, which the tests and the demo do without.
+system-fuzz:
+	$(call install_packages,$(HAVE_fuzz),clang libclang-rt-dev)
 
 # ---- Testing ---------------------------------------------------------------------------------------------------
 
@@ -106,8 +114,12 @@ test-aarch64 test-armv7: test-%: setup system
 		echo "make: SKIPPED the tests on $*: its cross compiler or qemu is missing"; \
 	fi
 
-test-preset-%: setup
-	$(call test_preset,$*)
+test-preset-aarch64: setup
+	$(call test_preset,aarch64)
+	$(call test_preset,aarch64-sanitize)
+
+test-preset-armv7: setup
+	$(call test_preset,armv7)
 
 test-python: setup
 	$(PYTEST)
@@ -118,14 +130,14 @@ define build_fuzzers
 endef
 
 FUZZ_SECONDS ?= 600
-fuzz fuzz-record: setup
+fuzz fuzz-record: setup system-fuzz
 	@$(HAVE_fuzz) || { echo "make: fuzzing needs clang with libFuzzer (Debian: clang, libclang-rt-dev, llvm)" >&2; exit 1; }
 	$(build_fuzzers)
 	$(if $(filter fuzz-record,$@),cd runtime && cmake --preset coverage >/dev/null && cmake --build ../build/runtime-coverage)
 	$(BIN)/python runtime/fuzz/run_fuzzers.py --seconds $(FUZZ_SECONDS) --jobs $(JOBS) \
 		$(if $(filter fuzz-record,$@),--record benchmarks/results/fuzz.json)
 
-fuzz-ci: setup system
+fuzz-ci: setup system-fuzz
 	@if $(HAVE_fuzz); then $(MAKE) --no-print-directory fuzz-fixed; \
 	elif [ -n "$${CI:-}" ]; then \
 		echo "make: clang or its libFuzzer is missing, which CI does not accept" >&2; exit 1; \

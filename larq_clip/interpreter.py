@@ -66,6 +66,7 @@ class Interpreter:
     Raises:
         ModelFileError: where `model` is not a model file this version runs.
         RuntimeLibraryError: where the C runtime is missing, an option is not accepted, or `memory_limit` is too low.
+        MemoryError: where the model needs more memory than there is.
         OSError: where the file cannot be read.
 
     Example:
@@ -107,7 +108,10 @@ class Interpreter:
             raise RuntimeLibraryError(
                 f"{where}the model needs {size.value:,} bytes of session memory; the memory limit is {memory_limit:,}"
             )
-        self._memory, memory = _native.aligned_buffer(size.value, _native.SESSION_ALIGNMENT)
+        try:
+            self._memory, memory = _native.aligned_buffer(size.value, _native.SESSION_ALIGNMENT)
+        except MemoryError:
+            raise MemoryError(f"{where}{size.value:,} bytes of session memory are not available") from None
         status = self._lib.lqc_session_init(
             byref(self._session), byref(self._model), byref(options), memory, size.value, byref(error)
         )

@@ -175,6 +175,22 @@ HEADERS = st.fixed_dictionaries(
 )
 
 
+def test_a_small_file_that_asks_for_all_memory(folder):
+    """A tensor of 2^60 bytes, in place of 240."""
+    sketch = Sketch(SHAPE).add(ir.Function, "y", kind=ir.FunctionKind.TANH)
+    data = writer.write(pipeline.lower(sketch.graph()))
+    shape, arena = struct.pack("<III", *SHAPE), struct.pack("<Q", 240)
+    assert data.count(shape) == data.count(arena) == 1
+    huge = struct.pack("<III", 2**24, 2**24, 2**10)
+    (folder / "bad.lcb").write_bytes(data.replace(shape, huge).replace(arena, struct.pack("<Q", 2**60)))
+    run = ("bad.lcb", "--input", "x.npy", "--output", "y.npy")
+    for which in (("larq-clip", "run"), ("larq-clip-run",)):
+        done = run_program([*program(which[0]), *which[1:], *run])
+        assert done.returncode == 2 and "bytes of" in done.stderr and "memory" in done.stderr, done.stderr
+        limited = run_program([*program(which[0]), *which[1:], *run, "--memory-limit", "1000000"])
+        assert limited.returncode == 2 and "limit is 1" in limited.stderr, limited.stderr
+
+
 NAMES = (b"\x1b[31mred", b"[/red]\\[b]", b'"\x07\x7f\n\r', b"\xc2\x9b31m\xe2\x82\xac", b"\xff\xed\xa0\x80\xc0\xaf\xf4")
 
 

@@ -177,6 +177,8 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--record", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
+    if arguments.record and shutil.which(tool("llvm-cov")) is None:
+        raise SystemExit("--record needs llvm-profdata and llvm-cov (Debian package llvm)")
     at = commit() if arguments.record else ""
     progress = FUZZ / "progress"
     if progress.exists() and at.endswith("-dirty"):  # the same name stands for other sources
