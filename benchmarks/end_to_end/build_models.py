@@ -4,7 +4,8 @@
 
 Writes into the folder: integer.lcb (clipped and quantized) and plain.lcb of larq_clip, binary.tflite of larq-compute-
 engine, and of the same topology with ordinary convolutions float32.tflite, int8.tflite, float32.onnx and int8.onnx;
-models.json says which were made and, of the others, why not.
+image.npy, and in expected.npz what Keras computes of it: "integer", "binary" and "ordinary". Last, models.json says
+which files were made and, of the others, why not.
 """
 
 from __future__ import annotations
@@ -87,8 +88,14 @@ def to_onnx(model: Any) -> bytes:
 
 
 def quantize_onnx(path: Path, output: Path, images: np.ndarray) -> None:
-    """Static quantization of onnxruntime, weights per channel, calibrated with the images."""
+    """Static quantization of onnxruntime, weights per channel, calibrated with the images, after its own preparation,
+    which folds batch norms into convolutions.
+
+    Activations are unsigned: of signed ones, onnxruntime 1.31 makes some unsigned on x86 and then computes convolutions
+    whose input and output differ in that, those before a residual addition, in float32.
+    """
     from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
@@ -98,7 +105,11 @@ def quantize_onnx(path: Path, output: Path, images: np.ndarray) -> None:
             image = next(self.images, None)
             return None if image is None else {"input": image[None]}
 
-    quantization.quantize_static(str(path), str(output), Reader(), per_channel=True)
+    prepared = output.with_name("prepared.onnx")
+    types = {"activation_type": quantization.QuantType.QUInt8, "weight_type": quantization.QuantType.QInt8}
+    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)  # all shapes are known
+    quantization.quantize_static(str(prepared), str(output), Reader(), per_channel=True, **types)
+    prepared.unlink()
 
 
 def build(name: str, folder: Path) -> dict[str, str | None]:
@@ -108,10 +119,12 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
 
     model, images = keras_model(name)
     ordinary = full_precision(model)
+    expected = {"binary": model(images[:1]).numpy(), "ordinary": ordinary(images[:1]).numpy()}
 
     def integer() -> bytes:
-        clipped = clip_model(model, step="auto", calibration_data=images)
-        return convert_keras_model(quantize_model(clipped, images))
+        quantized = quantize_model(clip_model(model, step="auto", calibration_data=images), images)
+        expected["integer"] = quantized(images[:1]).numpy()
+        return convert_keras_model(quantized)
 
     def binary() -> bytes:
         import larq_compute_engine
@@ -135,6 +148,7 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
     made: dict[str, str | None] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for file, make in makers.items():
+        print(f"{name}: {file}", file=sys.stderr, flush=True)
         try:
             with quantized_scope():
                 (folder / file).write_bytes(make())
@@ -143,6 +157,7 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
             made[file] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             print(f"{name}: no {file}: {made[file]}", file=sys.stderr)
     np.save(folder / "image.npy", images[:1])
+    np.savez(folder / "expected.npz", **expected)
     (folder / "models.json").write_text(json.dumps(made, indent=2) + "\n")
     return made
 
