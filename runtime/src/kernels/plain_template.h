@@ -60,6 +60,7 @@ LQC_DEFINE_QUANTIZE(lqc_quantize_i16, int16_t, INT16_MAX)
 
 #endif
 
+#if !LQC_OWN_DEPTHWISE
 /* ---- Depthwise int8 convolution ---------------------------------------------------------------------------------- */
 
 /* Preparing has proven that no sum, with the bias or without, leaves int32. */
@@ -88,3 +89,5 @@ void LQC_ISA(lqc_int8_depthwise)(const lqc_depthwise_pixel *pixel) {
     }
   }
 }
+
+#endif
