@@ -53,7 +53,7 @@ static int32_t mean_of(int32_t sum, int64_t count, int shift, int32_t limit) {
 }
 
 static void sum_i8(int32_t *sums, const int8_t *in, const lqc_pool_window *w) {
-  lqc_pool_taps taps = lqc_pool_int8_taps(w, in);
+  lqc_pool_taps taps = lqc_pool_taps_at(w, in, sizeof(*in));
   w->state->kernels->sum_i8(sums, &taps, w->state->elements);
 }
 
