@@ -44,6 +44,9 @@ SUBJECTS = (
 # weights and two images to calibrate with, int8 is allowed much. What computes something else has about 0.
 CORRELATION = {"integer": 0.9999, "plain": 0.99, "binary": 0.99, "float32": 0.9999, "int8": 0.5}
 WARMUP = 3
+# Processes that open the file, for the time to the first result. LCE takes seconds to be imported.
+OPENINGS = {"larq-compute-engine": 1}
+OTHER_OPENINGS = 5
 NOTE = "larq-compute-engine is made for ARM and not optimized for x86"
 ASLEEP_SECONDS = 5.0
 
@@ -52,20 +55,39 @@ Records = list[dict[str, Any]]
 
 
 class Worker:
-    """A process that runs one engine.
+    """A process that runs one engine. Further ones before it have opened the file and ended.
 
     Raises:
         RuntimeError: where the engine ends instead of answering, or computes something else than Keras.
     """
 
     def __init__(self, subject: Subject, folder: Path, threads: int, peers: Path):
-        engine, self.precision, file, key = subject
+        openings = []
+        for _ in range(OPENINGS.get(subject[0], OTHER_OPENINGS) - 1):
+            self._start(subject, folder, threads, peers)
+            openings.append(self.facts["open_to_first_result_ms"])
+            self.end()
+        self._start(subject, folder, threads, peers)
+        openings.append(self.facts["open_to_first_result_ms"])
+        self.open_to_first_result_ms = statistics.median(openings)
+        self.times: list[float] = []
+        least = CORRELATION[subject[1]]
+        if self.facts["correlation"] < least:
+            self.end()
+            raise RuntimeError(
+                f"its output has correlation {self.facts['correlation']:.4f} with that of Keras; "
+                f"accepted is {least} and more"
+            )
+
+    def _start(self, subject: Subject, folder: Path, threads: int, peers: Path) -> None:
+        engine, precision, file, key = subject
         own = engine in ("larq_clip", "larq-compute-engine")  # the latter needs this environment's TensorFlow
         packages = [str(p) for p in sorted(peers.glob("lib/python*/site-packages"))] if own else []
-        self.log = folder / f"{engine}-{self.precision}-{threads}.log"
+        self.log = folder / f"{engine}-{precision}-{threads}.log"
         paths = {"model": folder / file, "image": folder / "image.npy", "expected": folder / "expected.npz"}
         arguments = {"engine": engine, "key": key, "threads": threads, "folders": packages}
         arguments |= {name: str(path) for name, path in paths.items()}
+        paths["model"].read_bytes()  # now it is in the system's cache
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable if own else str(peers / "bin/python"), str(HERE / "worker.py"), json.dumps(arguments)],
@@ -74,14 +96,7 @@ class Worker:
                 stderr=log,
                 text=True,
             )
-        self.times: list[float] = []
         self.facts = self._answer()
-        if self.facts["correlation"] < CORRELATION[self.precision]:
-            self.end()
-            raise RuntimeError(
-                f"its output has correlation {self.facts['correlation']:.4f} with that of Keras; "
-                f"accepted is {CORRELATION[self.precision]} and more"
-            )
 
     def _answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
@@ -146,7 +161,7 @@ def summarize(
     return described | {
         "median_ms": statistics.median(worker.times),
         "ratio_to_larq_clip_integer": statistics.median(ratios),
-        "open_to_first_result_ms": worker.facts["open_to_first_result_ms"],
+        "open_to_first_result_ms": worker.open_to_first_result_ms,
         "peak_rss_bytes": worker.peak,
         "file_bytes": worker.facts["file_bytes"],
         "correlation_to_keras": worker.facts["correlation"],

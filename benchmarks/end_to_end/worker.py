@@ -10,8 +10,7 @@ computes of the image. Prints one JSON object a line: first {"version", "file_by
 - Every answer is the time of the second of two runs in a row: what other processes left in the caches and where threads
   sleep is the first one's matter.
 - Peak memory is that of the process above what it had with the engine imported and no model.
-- From opening the file to the first result: the median of `OPENINGS` forks of this process, which have the engine
-  imported and no memory of an earlier model; the file is in the system's cache.
+- Before the file is opened, the engine is imported; the caller has seen to it that the file is in the system's cache.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import importlib.metadata
 import json
 import os
 import re
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-OPENINGS = 5
 Run = Callable[[], Any]
 
 
@@ -114,33 +111,6 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def milliseconds_to_first_result(load: Callable[[], Run]) -> float:
-    """In a fork of this process.
-
-    Raises:
-        RuntimeError: where the engine fails there.
-    """
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            start = time.perf_counter()
-            load()()
-            os.write(write_end, f"{1e3 * (time.perf_counter() - start)}".encode())
-        except Exception as error:  # whatever the engine raises; it ends in the parent's message
-            os.write(write_end, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    try:
-        return float(text)
-    except ValueError:
-        raise RuntimeError(f"in a fork of the engine's process: {text or 'it died'}") from None
-
-
 def correlation(result: Any, expected: np.ndarray) -> float:
     """Of the engine's output with that of Keras.
 
@@ -160,15 +130,17 @@ def main() -> None:
     factory, package = ENGINES[a["engine"]]
     load = factory(a["model"], np.load(a["image"]), a["threads"])
     expected = np.load(a["expected"])[a["key"]]
-    first = statistics.median(milliseconds_to_first_result(load) for _ in range(OPENINGS))
     forget_peak()
     before = status_bytes("VmRSS")
+    start = time.perf_counter()
     run = load()
+    result = run()
+    first = time.perf_counter() - start
     facts = {
         "version": importlib.metadata.version(package),
         "file_bytes": Path(a["model"]).stat().st_size,
-        "open_to_first_result_ms": first,
-        "correlation": correlation(run(), expected),
+        "open_to_first_result_ms": 1e3 * first,
+        "correlation": correlation(result, expected),
     }
     say(facts)
     for _ in sys.stdin:
