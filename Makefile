@@ -162,6 +162,7 @@ MODELS ?=
 ROUNDS ?= 100
 FRESH ?=
 REMAKE ?=
+REMAKE ?=
 MEASURE = $(BIN)/python benchmarks/end_to_end/measure.py --peers build/peers $(if $(MODELS),--models $(MODELS))
 end-to-end-models: setup build/peers/.installed
 	$(MEASURE) --build-only $(if $(REMAKE),--remake $(REMAKE))

@@ -112,8 +112,8 @@ def quantize_onnx(path: Path, output: Path, images: np.ndarray) -> None:
     prepared.unlink()
 
 
-def build(name: str, folder: Path) -> dict[str, str | None]:
-    """Write every file that can be made; of each name, None or why it could not be."""
+def build(name: str, folder: Path, only: str = "") -> dict[str, str | None]:
+    """Write every file that can be made and whose name ends so; of each name, None or why it could not be."""
     from larq_clip.converter import convert_keras_model
     from larq_clip.models import clip_model, quantize_model
 
@@ -145,9 +145,13 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
         "float32.onnx": lambda: to_onnx(ordinary),
         "int8.onnx": int8_onnx,
     }
-    made: dict[str, str | None] = {}
+    record = folder / "models.json"
+    kept: dict[str, str | None] = json.loads(record.read_text()) if only and record.exists() else {}
+    made = dict(kept)
     folder.mkdir(parents=True, exist_ok=True)
     for file, make in makers.items():
+        if kept and not file.endswith(only):
+            continue
         print(f"{name}: {file}", file=sys.stderr, flush=True)
         try:
             with quantized_scope():
@@ -158,7 +162,7 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
             print(f"{name}: no {file}: {made[file]}", file=sys.stderr)
     np.save(folder / "image.npy", images[:1])
     np.savez(folder / "expected.npz", **expected)
-    (folder / "models.json").write_text(json.dumps(made, indent=2) + "\n")
+    record.write_text(json.dumps(made, indent=2) + "\n")
     return made
 
 
@@ -168,10 +172,11 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peers", type=Path, required=True, help="virtual environment of the peers")
+    parser.add_argument("--only", default="", metavar="SUFFIX", help="keep what was made, save files that end so")
     arguments = parser.parse_args()
     # Behind everything else: TensorFlow and NumPy are those of this environment.
     sys.path += [str(path) for path in sorted(arguments.peers.glob("lib/python*/site-packages"))]
-    build(arguments.name, arguments.folder)
+    build(arguments.name, arguments.folder, arguments.only)
 
 
 if __name__ == "__main__":

@@ -243,13 +243,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build/end_to_end")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/end_to_end.json")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier call has measured")
+    parser.add_argument("--remake", default="", metavar="SUFFIX", help="make model files that end so again: .lcb")
     parser.add_argument("--build-only", action="store_true", help="make the model files and measure nothing")
     a = parser.parse_args()
     for i, name in enumerate(a.models, 1):
-        if not (a.work / name / "models.json").exists():
+        if a.remake or not (a.work / name / "models.json").exists():
             print(f"[{i}/{len(a.models)}] {name}: making its model files, minutes", flush=True)
             command = [sys.executable, str(HERE / "build_models.py"), name, str(a.work / name)]
-            subprocess.run([*command, "--peers", str(a.peers)], check=True)
+            subprocess.run([*command, "--peers", str(a.peers), "--only", a.remake], check=True)
     if a.build_only:
         return
     key = run_key(a.rounds, tuple(a.threads))
