@@ -122,9 +122,9 @@ static void check_combine(const lqc_kernels *kernels, uint64_t *seed) {
   }
 }
 
-/* ---- Max pool ---------------------------------------------------------------------------------------------------- */
+/* ---- Pools ------------------------------------------------------------------------------------------------------- */
 
-static void check_max(const lqc_kernels *kernels, uint64_t *seed) {
+static void check_pools(const lqc_kernels *kernels, uint64_t *seed) {
   guarded memory[3];
   const uint32_t rows = 1 + random_below(seed, 4), columns = 1 + random_below(seed, 4),
                  width = columns + random_below(seed, 3);
@@ -145,6 +145,15 @@ static void check_max(const lqc_kernels *kernels, uint64_t *seed) {
   }
   kernels->max_f32(out, &taps, count);
   compare("max", kernels, out, expected, count);
+  for (size_t e = 0; e < count; ++e) {
+    volatile float sum = 0.0f;
+    for (uint32_t tap = 0; tap < rows * columns; ++tap) {
+      sum += in[((size_t)(tap / columns) * width + tap % columns) * count + e];
+    }
+    expected[e] = sum / (float)(rows * columns);
+  }
+  kernels->average_f32(out, &taps, count);
+  compare("average", kernels, out, expected, count);
   for (int i = 0; i < 3; ++i) {
     guarded_free(&memory[i]);
   }
@@ -157,7 +166,7 @@ int main(void) {
     for (int i = 0; i < 500; ++i) {
       check_affine(&tables[t], &seed);
       check_combine(&tables[t], &seed);
-      check_max(&tables[t], &seed);
+      check_pools(&tables[t], &seed);
     }
   }
   return 0;

@@ -1,5 +1,5 @@
-/* Every int8 convolution kernel, and every depthwise one, against a naive sum. Input, weights, patches, bias and sums end
- * where memory ends. */
+/* Every int8 convolution kernel, and every depthwise one, against a naive sum. Input, weights, patches, bias and sums
+ * end where memory ends. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "kernels_testing.h"
 

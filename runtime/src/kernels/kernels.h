@@ -286,6 +286,8 @@ typedef struct lqc_kernels {
   void (*quantize_i8)(int8_t *out, const float *in, const double *scales, size_t n);
   void (*quantize_i16)(int16_t *out, const float *in, const double *scales, size_t n);
   void (*max_f32)(float *out, const lqc_pool_taps *taps, size_t n);
+  /* (((0 + tap) + tap) + ...) / taps, row by row. */
+  void (*average_f32)(float *out, const lqc_pool_taps *taps, size_t n);
   /* `out` may be `in`, or overlaps it nowhere. */
   void (*affine_f32)(float *out, const float *in, size_t pixels, const lqc_affine_f32 *params);
   /* prelu: a < 0 ? a * b : a. */

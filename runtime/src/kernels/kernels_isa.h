@@ -36,6 +36,7 @@
   LQC_DECLARE_COMBINE(minimum, isa);                                                                   \
   LQC_DECLARE_COMBINE(prelu, isa);                                                                     \
   void lqc_max_f32_##isa(float *out, const lqc_pool_taps *taps, size_t n);                             \
+  void lqc_average_f32_##isa(float *out, const lqc_pool_taps *taps, size_t n);                         \
   void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                             \
   void lqc_sum_i8_##isa(int32_t *sums, const lqc_pool_taps *taps, size_t n);                           \
   void lqc_quantize_i8_##isa(int8_t *out, const float *in, const double *scales, size_t n);            \

@@ -21,6 +21,7 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
       .depthwise_f32 = lqc_depthwise_f32_scalar,
       .max_i8 = lqc_max_i8_scalar,
       .max_f32 = lqc_max_f32_scalar,
+      .average_f32 = lqc_average_f32_scalar,
       .affine_f32 = lqc_affine_f32_scalar,
       .add_f32 = lqc_add_f32_scalar,
       .subtract_f32 = lqc_subtract_f32_scalar,
@@ -51,6 +52,7 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
     kernels->depthwise_f32 = lqc_depthwise_f32_##plain;       \
     kernels->max_i8 = lqc_max_i8_##plain;                     \
     kernels->max_f32 = lqc_max_f32_##plain;                   \
+    kernels->average_f32 = lqc_average_f32_##plain;           \
     kernels->affine_f32 = lqc_affine_f32_##plain;             \
     kernels->add_f32 = lqc_add_f32_##plain;                   \
     kernels->subtract_f32 = lqc_subtract_f32_##plain;         \

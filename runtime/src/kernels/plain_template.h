@@ -108,6 +108,25 @@ void LQC_ISA(lqc_max_f32)(float *out, const lqc_pool_taps *taps, size_t n) {
   }
 }
 
+static void add_tap_f32(float *restrict sums, const float *restrict in, size_t n) {
+  for (size_t e = 0; e < n; ++e) {
+    sums[e] += in[e];
+  }
+}
+
+void LQC_ISA(lqc_average_f32)(float *out, const lqc_pool_taps *taps, size_t n) {
+  const float count = (float)((size_t)taps->rows * taps->columns);
+  memset(out, 0, n * sizeof(*out));
+  for (uint32_t i = 0; i < taps->rows; ++i) {
+    for (uint32_t j = 0; j < taps->columns; ++j) {
+      add_tap_f32(out, float_tap(taps, i, j), n);
+    }
+  }
+  for (size_t e = 0; e < n; ++e) {
+    out[e] /= count;
+  }
+}
+
 static void sum_tap(int32_t *restrict sums, const int8_t *restrict in, size_t n) {
   for (size_t e = 0; e < n; ++e) {
     sums[e] += in[e];

@@ -46,3 +46,18 @@ void lqc_max_f32_avx512(float *out, const lqc_pool_taps *taps, size_t n) {
     _mm512_mask_storeu_ps(out + e, lanes, largest);
   }
 }
+
+void lqc_average_f32_avx512(float *out, const lqc_pool_taps *taps, size_t n) {
+  const __m512 count = _mm512_set1_ps((float)((size_t)taps->rows * taps->columns));
+  for (size_t e = 0; e < n; e += 16) {
+    __mmask16 lanes = (__mmask16)lqc_low_mask(n - e < 16 ? (uint32_t)(n - e) : 16);
+    __m512 sum = _mm512_setzero_ps();
+    for (uint32_t i = 0; i < taps->rows; ++i) {
+      const int8_t *tap = taps->input + e * sizeof(float) + i * taps->row_stride;
+      for (uint32_t j = 0; j < taps->columns; ++j, tap += taps->column_stride) {
+        sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(lanes, tap));
+      }
+    }
+    _mm512_mask_storeu_ps(out + e, lanes, _mm512_div_ps(sum, count));
+  }
+}
