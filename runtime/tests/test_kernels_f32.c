@@ -1,4 +1,4 @@
-/* Every float32 kernel that goes element by element against a plain loop, bit for bit: numbers of all magnitudes, both
+/* Every kernel that takes float32 element by element against a plain loop, bit for bit: numbers of all magnitudes, both
  * zeros and infinities, arrays that end where memory ends, in place and not. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <math.h>
@@ -159,6 +159,60 @@ static void check_pools(const lqc_kernels *kernels, uint64_t *seed) {
   }
 }
 
+/* ---- Quantize ---------------------------------------------------------------------------------------------------- */
+
+/* Numbers near a tie, near the limits, and of all magnitudes: a product with the scale. */
+static float quantized_input(float scale, uint64_t *seed) {
+  float near = (float)((int)random_below(seed, 70000) - 35000) / (random_below(seed, 2) ? 2.0f : 256.0f);
+  for (uint32_t i = random_below(seed, 3); i > 0; --i) {
+    near = nextafterf(near, random_below(seed, 2) ? INFINITY : -INFINITY);
+  }
+  switch (random_below(seed, 4)) {
+  case 0:
+    return random_below(seed, 20) ? random_float(seed) : NAN;
+  case 1:
+    return nextafterf(random_below(seed, 2) ? 0.5f : -0.5f, (float)((int)random_below(seed, 3) - 1)) / scale;
+  default:
+    return near / scale; /* exact, or any number */
+  }
+}
+
+static int32_t expected_of(float x, float scale, int32_t limit) {
+  double v = (double)x * (double)scale;
+  if (v != v) {
+    return limit;
+  }
+  v = floor(v < -1e5 ? -1e5 : v > 1e5 ? 1e5 : v + 0.5);
+  return v > limit ? limit : v < -limit ? -limit : (int32_t)v;
+}
+
+static void check_quantize(const lqc_kernels *kernels, uint64_t *seed) {
+  guarded memory[4];
+  const size_t count = 1 + random_below(seed, 150);
+  float *in = last_random(&memory[0], count, seed), *scales = last_random(&memory[1], count, seed);
+  memory[2] = guarded_new(count);
+  memory[3] = guarded_new(count * sizeof(int16_t));
+  int8_t *bytes = guarded_last(&memory[2], count);
+  int16_t *halves = guarded_last(&memory[3], count * sizeof(int16_t));
+  for (size_t i = 0; i < count; ++i) {
+    int exponent = random_below(seed, 2) ? (int)random_below(seed, 20) - 8 : (int)random_below(seed, 256) - 128;
+    scales[i] = ldexpf(1.0f, exponent);
+    in[i] = quantized_input(scales[i], seed);
+  }
+  kernels->quantize_i8(bytes, in, scales, count);
+  kernels->quantize_i16(halves, in, scales, count);
+  for (size_t i = 0; i < count; ++i) {
+    int32_t byte = expected_of(in[i], scales[i], INT8_MAX), half = expected_of(in[i], scales[i], INT16_MAX);
+    if (bytes[i] != byte || halves[i] != half) {
+      FAIL("quantize, %s, element %zu of %zu: %a * %a is %d and %d, not %d and %d", lqc_isa_name(kernels->isa), i,
+           count, (double)in[i], (double)scales[i], bytes[i], halves[i], byte, half);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    guarded_free(&memory[i]);
+  }
+}
+
 int main(void) {
   lqc_kernels tables[LQC_ISA_COUNT];
   uint64_t seed = 13;
@@ -167,6 +221,7 @@ int main(void) {
       check_affine(&tables[t], &seed);
       check_combine(&tables[t], &seed);
       check_pools(&tables[t], &seed);
+      check_quantize(&tables[t], &seed);
     }
   }
   return 0;

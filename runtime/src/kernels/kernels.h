@@ -283,8 +283,8 @@ typedef struct lqc_kernels {
   void (*max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n);
   void (*sum_i8)(int32_t *sums, const lqc_pool_taps *taps, size_t n);
   /* out = clip(floor(in * scale + 1/2), +-127 or +-32767); scales: [n], powers of two. */
-  void (*quantize_i8)(int8_t *out, const float *in, const double *scales, size_t n);
-  void (*quantize_i16)(int16_t *out, const float *in, const double *scales, size_t n);
+  void (*quantize_i8)(int8_t *out, const float *in, const float *scales, size_t n);
+  void (*quantize_i16)(int16_t *out, const float *in, const float *scales, size_t n);
   void (*max_f32)(float *out, const lqc_pool_taps *taps, size_t n);
   /* (((0 + tap) + tap) + ...) / taps, row by row. */
   void (*average_f32)(float *out, const lqc_pool_taps *taps, size_t n);

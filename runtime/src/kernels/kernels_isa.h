@@ -39,8 +39,8 @@
   void lqc_average_f32_##isa(float *out, const lqc_pool_taps *taps, size_t n);                         \
   void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                             \
   void lqc_sum_i8_##isa(int32_t *sums, const lqc_pool_taps *taps, size_t n);                           \
-  void lqc_quantize_i8_##isa(int8_t *out, const float *in, const double *scales, size_t n);            \
-  void lqc_quantize_i16_##isa(int16_t *out, const float *in, const double *scales, size_t n);
+  void lqc_quantize_i8_##isa(int8_t *out, const float *in, const float *scales, size_t n);             \
+  void lqc_quantize_i16_##isa(int16_t *out, const float *in, const float *scales, size_t n);
 
 LQC_DECLARE_FIXED_POINT(scalar)
 LQC_DECLARE_FIXED_POINT(avx2)

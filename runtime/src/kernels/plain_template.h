@@ -150,15 +150,15 @@ void LQC_ISA(lqc_sum_i8)(int32_t *sums, const lqc_pool_taps *taps, size_t n) {
 /* In double x * 2^f is exact, and adding 1/2 rounds only where the floor is the same: the sum of 1/2 and a number of 24
  * bits has more than 53 bits only where |x * 2^f| is below 2^-29 or above 2^52. A NaN, which only overflow inside the
  * model can make, gives `limit`. */
-#  define LQC_DEFINE_QUANTIZE(name, type, limit)                                                                \
-    void LQC_ISA(name)(type *restrict out, const float *restrict in, const double *restrict scales, size_t n) { \
-      for (size_t e = 0; e < n; ++e) {                                                                          \
-        double v = (double)in[e] * scales[e] + 0.5;                                                             \
-        v = v < limit ? v : limit;                                                                              \
-        v = v > -limit ? v : -limit;                                                                            \
-        int32_t q = (int32_t)v;                                                                                 \
-        out[e] = (type)(q - (v < q));                                                                           \
-      }                                                                                                         \
+#  define LQC_DEFINE_QUANTIZE(name, type, limit)                                                               \
+    void LQC_ISA(name)(type *restrict out, const float *restrict in, const float *restrict scales, size_t n) { \
+      for (size_t e = 0; e < n; ++e) {                                                                         \
+        double v = (double)in[e] * (double)scales[e] + 0.5;                                                    \
+        v = v < limit ? v : limit;                                                                             \
+        v = v > -limit ? v : -limit;                                                                           \
+        int32_t q = (int32_t)v;                                                                                \
+        out[e] = (type)(q - (v < q));                                                                          \
+      }                                                                                                        \
     }
 LQC_DEFINE_QUANTIZE(lqc_quantize_i8, int8_t, INT8_MAX)
 LQC_DEFINE_QUANTIZE(lqc_quantize_i16, int16_t, INT16_MAX)
