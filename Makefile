@@ -159,7 +159,7 @@ bench-kernels: test-c test-aarch64
 	$(BIN)/python benchmarks/kernels.py
 
 MODELS ?=
-ROUNDS ?= 100
+ROUNDS ?= 80
 FRESH ?=
 REMAKE ?=
 REMAKE ?=

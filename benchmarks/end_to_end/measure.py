@@ -1,6 +1,6 @@
 """End to end: larq_clip beside larq-compute-engine, LiteRT and ONNX Runtime, one run, interleaved.
 
-    python benchmarks/end_to_end/measure.py --peers build/peers [--models vgg_11 ...] [--rounds 100]
+    python benchmarks/end_to_end/measure.py --peers build/peers [--models vgg_11 ...] [--rounds 80]
 
 Every engine, precision and number of threads is a process of its own, all of them alive at once and asleep but one. A
 round takes them in turn; the ratio of an engine is the median over the rounds of its time by that of larq_clip's
@@ -237,7 +237,7 @@ def main() -> None:
     """Build what is missing, measure what is not recorded yet, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=80)
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--peers", type=Path, default=ROOT / "build/peers")
     parser.add_argument("--work", type=Path, default=ROOT / "build/end_to_end")
