@@ -175,12 +175,12 @@ typedef struct filters {
   const int8_t *weights; /* [channels][size] */
   const int32_t *bias;   /* or NULL */
   size_t size;
+  const lqc_kernels *kernels;
 } filters;
 
 /* Sums of a channel whatever the image: any tap may also be outside, where it adds 0, so every partial sum is in there
  * too. Below 2^31 weights of 2^14 at most: no overflow. With P the sum of the positive weights and N that of the
- * others' magnitudes, it is -128 P - 127 N to 127 P + 128 N; P + N and P - N are sums that the compiler makes in
- * vectors. */
+ * others' magnitudes, it is -128 P - 127 N to 127 P + 128 N; P + N and P - N are sums that a kernel makes. */
 static lqc_range range_of_sum(const void *context, uint32_t channel) {
   enum { PART = 1 << 16 }; /* elements whose sums fit 32 bits */
   const filters *f = context;
@@ -188,13 +188,8 @@ static lqc_range range_of_sum(const void *context, uint32_t channel) {
   int64_t sum = 0, magnitudes = 0;
   for (size_t first = 0; first < f->size; first += PART) {
     size_t end = f->size - first < PART ? f->size : first + PART;
-    int32_t part_sum = 0, part_magnitudes = 0;
-    for (size_t i = first; i < end; ++i) {
-      int32_t value = w[i];
-      part_sum += value;
-      part_magnitudes += value < 0 ? -value : value;
-    }
-    sum += part_sum;
+    int32_t part_magnitudes;
+    sum += f->kernels->sum_and_magnitudes(w + first, end - first, &part_magnitudes);
     magnitudes += part_magnitudes;
   }
   int64_t positive = (magnitudes + sum) / 2, negative = (magnitudes - sum) / 2;
@@ -274,7 +269,7 @@ lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const 
   LQC_TRY(lqc_expect_constant(prepare, op, "weights", op->weights, LQC_MASK(LQC_INT8), shape, 4, false, &weights));
   LQC_TRY(lqc_expect_constant(prepare, op, "bias", op->bias, LQC_MASK(LQC_INT32), &output->channels, 1, false, &bias));
   bool depthwise = depth == 1 && op->groups > 1;
-  const filters f = {weights.data, bias.data, weights.bytes / output->channels};
+  const filters f = {weights.data, bias.data, weights.bytes / output->channels, prepare->kernels};
   conv_state state = {.rows = lqc_row_axis(&op->window, input, output),
                       .columns = lqc_column_axis(&op->window, input, output),
                       .in_channels = input->channels,

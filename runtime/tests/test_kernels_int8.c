@@ -220,8 +220,32 @@ static void check_depthwise_kernels(uint64_t *seed) {
   }
 }
 
+static void check_sums_of_filters(uint64_t *seed) {
+  lqc_kernels tables[LQC_ISA_COUNT];
+  size_t count = tables_to_test(tables);
+  for (size_t t = 0; t < count; ++t) {
+    for (int i = 0; i < 100; ++i) {
+      guarded memory;
+      const size_t n = random_below(seed, 300);
+      const int8_t *values = last_random_int8(&memory, n, random_below(seed, 3) == 0, seed);
+      int32_t sum = 0, magnitudes = 0, got_magnitudes = -1;
+      for (size_t e = 0; e < n; ++e) {
+        sum += values[e];
+        magnitudes += abs(values[e]);
+      }
+      int32_t got = tables[t].sum_and_magnitudes(values, n, &got_magnitudes);
+      if (got != sum || got_magnitudes != magnitudes) {
+        FAIL("%s: %zu values have sum %d and magnitudes %d, not %d and %d", lqc_isa_name(tables[t].isa), n, got,
+             got_magnitudes, sum, magnitudes);
+      }
+      guarded_free(&memory);
+    }
+  }
+}
+
 int main(void) {
   uint64_t seed = 11;
+  check_sums_of_filters(&seed);
   check_depthwise_kernels(&seed);
   const lqc_int8_kernel *kernel;
   for (size_t n = 0; (kernel = lqc_int8_kernel_at(n)) != NULL; ++n) {

@@ -285,6 +285,8 @@ typedef struct lqc_kernels {
   /* out = clip(floor(in * scale + 1/2), +-127 or +-32767); scales: [n], powers of two. */
   void (*quantize_i8)(int8_t *out, const float *in, const float *scales, size_t n);
   void (*quantize_i16)(int16_t *out, const float *in, const float *scales, size_t n);
+  /* Sum of the values, returned, and of their magnitudes; n < 2^24. For preparing: filters are the most of it. */
+  int32_t (*sum_and_magnitudes)(const int8_t *values, size_t n, int32_t *magnitudes);
   void (*max_f32)(float *out, const lqc_pool_taps *taps, size_t n);
   /* (((0 + tap) + tap) + ...) / taps, row by row. */
   void (*average_f32)(float *out, const lqc_pool_taps *taps, size_t n);

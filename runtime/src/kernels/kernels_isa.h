@@ -35,6 +35,7 @@
   LQC_DECLARE_COMBINE(maximum, isa);                                                                   \
   LQC_DECLARE_COMBINE(minimum, isa);                                                                   \
   LQC_DECLARE_COMBINE(prelu, isa);                                                                     \
+  int32_t lqc_sum_and_magnitudes_##isa(const int8_t *values, size_t n, int32_t *magnitudes);           \
   void lqc_max_f32_##isa(float *out, const lqc_pool_taps *taps, size_t n);                             \
   void lqc_average_f32_##isa(float *out, const lqc_pool_taps *taps, size_t n);                         \
   void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                             \

@@ -4,6 +4,17 @@
 
 #include "kernels_isa.h"
 
+int32_t LQC_ISA(lqc_sum_and_magnitudes)(const int8_t *values, size_t n, int32_t *magnitudes) {
+  int32_t sum = 0, all = 0;
+  for (size_t i = 0; i < n; ++i) {
+    int32_t value = values[i];
+    sum += value;
+    all += value < 0 ? -value : value;
+  }
+  *magnitudes = all;
+  return sum;
+}
+
 /* ---- float32, element by element ------------------------------------------------------------------------------- */
 
 static inline float activated(float x, const lqc_affine_f32 *params) {
