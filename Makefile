@@ -4,6 +4,7 @@
 #   make test          all tests: C (release, sanitizers, 64-bit and 32-bit ARM under qemu) and Python
 #   make bench         measure, and record the results in benchmarks/results/
 #   make bench-end-to-end  of that whole networks, and peers beside them, alone
+#   make end-to-end-models  the model files of that, which take long and may be made on a busy machine
 #   make bench-kernels the same of single binary convolutions: times here, instructions and modelled cycles on aarch64
 #   make zoo           convert all models of larq-zoo in three fidelities, compare every layer, record it
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
@@ -43,8 +44,8 @@ WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 	print fit < 1 ? 1 : fit < jobs ? fit : jobs; found = 1 } END { if (!found) print 1 }' /proc/meminfo 2>/dev/null || echo 1)
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-ci fuzz-fixed fuzz-record bench bench-end-to-end \
-	bench-kernels accuracy zoo lint format schema setup system system-fuzz clean
+.PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-ci fuzz-fixed fuzz-record bench \
+	bench-end-to-end end-to-end-models bench-kernels accuracy zoo lint format schema setup system system-fuzz clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -159,8 +160,9 @@ OLDEST_PYTHON = $(shell for p in python3.11 python3.10 python3; do \
 
 # ---- Measuring -------------------------------------------------------------------------------------------------
 
-# End to end, MODELS="QuickNet vgg_11" chooses networks and ROUNDS how often each engine runs; on a machine that does
-# nothing else.
+# End to end, MODELS="QuickNet vgg_11" chooses networks, ROUNDS is how often each engine runs, and FRESH=1 measures again
+# what an earlier call has measured; on a machine that does nothing else. The files of the models need no such machine;
+# REMAKE=.lcb makes larq_clip's again, after a change of the converter.
 bench: test-c test-aarch64 bench-end-to-end
 	$(BIN)/python benchmarks/runtime_size.py
 
@@ -169,10 +171,16 @@ bench-kernels: test-c test-aarch64
 	$(BIN)/python benchmarks/kernels.py
 
 MODELS ?=
-ROUNDS ?= 200
-bench-end-to-end: setup build/peers/.installed
-	$(BIN)/python benchmarks/end_to_end/measure.py --peers build/peers --rounds $(ROUNDS) \
-		$(if $(MODELS),--models $(MODELS))
+ROUNDS ?= 80
+FRESH ?=
+REMAKE ?=
+REMAKE ?=
+MEASURE = $(BIN)/python benchmarks/end_to_end/measure.py --peers build/peers $(if $(MODELS),--models $(MODELS))
+end-to-end-models: setup build/peers/.installed
+	$(MEASURE) --build-only $(if $(REMAKE),--remake $(REMAKE))
+
+bench-end-to-end: end-to-end-models
+	$(MEASURE) --rounds $(ROUNDS) $(if $(FRESH),--fresh)
 	$(BIN)/python benchmarks/end_to_end/tables.py
 
 build/peers/.installed: benchmarks/end_to_end/requirements.txt

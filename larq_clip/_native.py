@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 import larq_clip
 from larq_clip.errors import ModelFileError, RuntimeLibraryError
@@ -143,11 +146,49 @@ def check(status: int, error: Error, where: str = "") -> None:
         raise (ModelFileError if status in FILE_STATUSES else RuntimeLibraryError)(message)
 
 
-def aligned_buffer(size: int, alignment: int) -> tuple[ctypes.Array, int]:
-    """`size` bytes at an address that is a multiple of `alignment`: the object that owns them, and the address."""
-    owner = (c_uint8 * (size + alignment))()
-    address = ctypes.addressof(owner)
-    return owner, address + (-address) % alignment
+def aligned_buffer(size: int, alignment: int) -> tuple[NDArray[np.uint8], int]:
+    """`size` bytes at an address that is a multiple of `alignment`, not initialized: the array that owns them, and the
+    address."""
+    owner = np.empty(size + alignment, np.uint8)
+    skipped = -owner.ctypes.data % alignment
+    return owner[skipped : skipped + size], owner.ctypes.data + skipped
 
 
-__all__ = ["Error", "Model", "OpInfo", "Options", "TensorInfo", "aligned_buffer", "byref", "check", "library"]
+def aligned_file(path: Path, alignment: int) -> tuple[NDArray[np.uint8], int]:
+    """The bytes of a file, read once and to where they stay: as `aligned_buffer`.
+
+    Raises:
+        OSError: where it cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        content, address = aligned_buffer(os.fstat(file.fileno()).st_size, alignment)
+        size = 0
+        while count := file.readinto(content.data[size:]):
+            size += count
+        rest = file.read()
+    if rest:  # a pipe, whose size is not known before
+        content, address = aligned_bytes(content[:size].tobytes() + rest, alignment)
+        size = len(content)
+    return content[:size], address
+
+
+def aligned_bytes(data: bytes, alignment: int) -> tuple[NDArray[np.uint8], int]:
+    """A copy of the bytes: as `aligned_buffer`."""
+    content, address = aligned_buffer(len(data), alignment)
+    content[:] = np.frombuffer(data, np.uint8)
+    return content, address
+
+
+__all__ = [
+    "Error",
+    "Model",
+    "OpInfo",
+    "Options",
+    "TensorInfo",
+    "aligned_buffer",
+    "aligned_bytes",
+    "aligned_file",
+    "byref",
+    "check",
+    "library",
+]

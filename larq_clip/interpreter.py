@@ -91,13 +91,18 @@ class Interpreter:
         self._session = c_void_p()
         self._lock = threading.Lock()
         self._lib = _native.library()
-        data, where = (model, "") if isinstance(model, bytes) else (Path(model).read_bytes(), f"{Path(model)}: ")
-        self._file, address = _native.aligned_buffer(len(data), _native.FILE_ALIGNMENT)
-        ctypes.memmove(address, data, len(data))
+        if isinstance(model, bytes):
+            where = ""
+            self._file, address = _native.aligned_bytes(model, _native.FILE_ALIGNMENT)
+        else:
+            where = f"{Path(model)}: "
+            self._file, address = _native.aligned_file(Path(model), _native.FILE_ALIGNMENT)
 
         error = _native.Error()
         self._model = _native.Model()
-        _native.check(self._lib.lqc_model_load(byref(self._model), address, len(data), byref(error)), error, where)
+        _native.check(
+            self._lib.lqc_model_load(byref(self._model), address, len(self._file), byref(error)), error, where
+        )
         options = _native.Options(min(int(num_threads), 2**32 - 1), _native.ISAS.index(isa), keep_tensors, profile)
         size = c_size_t()
         _native.check(
@@ -116,15 +121,12 @@ class Interpreter:
             byref(self._session), byref(self._model), byref(options), memory, size.value, byref(error)
         )
         _native.check(status, error, where)
-        self._tensors = [
-            self._tensor_info(index) for index in range(self._lib.lqc_model_tensor_count(byref(self._model)))
-        ]
         self.inputs = [
-            self._tensors[self._lib.lqc_model_input_tensor(byref(self._model), i)]
+            self._tensor_info(self._lib.lqc_model_input_tensor(byref(self._model), i))
             for i in range(self._lib.lqc_model_input_count(byref(self._model)))
         ]
         self.outputs = [
-            self._tensors[self._lib.lqc_model_output_tensor(byref(self._model), i)]
+            self._tensor_info(self._lib.lqc_model_output_tensor(byref(self._model), i))
             for i in range(self._lib.lqc_model_output_count(byref(self._model)))
         ]
 
@@ -168,11 +170,12 @@ class Interpreter:
         """
         arrays = self._checked_inputs(x)
         batch = len(arrays[0])
-        collected = {info.name: np.empty((batch, *info.shape), self._numpy_dtype(info)) for info in self._tensors}
+        infos = [self._tensor_info(index) for index in range(self._lib.lqc_model_tensor_count(byref(self._model)))]
+        collected = {info.name: np.empty((batch, *info.shape), self._numpy_dtype(info)) for info in infos}
         with self._lock:
             for image in range(batch):
                 self._run([array[image] for array in arrays], f" (image {image})")
-                for info in self._tensors:
+                for info in infos:
                     address = self._lib.lqc_session_tensor(self._session, info.index)
                     if not address:
                         raise RuntimeLibraryError("tensors() needs an Interpreter made with keep_tensors=True")

@@ -4,7 +4,8 @@
 
 Writes into the folder: integer.lcb (clipped and quantized) and plain.lcb of larq_clip, binary.tflite of larq-compute-
 engine, and of the same topology with ordinary convolutions float32.tflite, int8.tflite, float32.onnx and int8.onnx;
-models.json says which were made and, of the others, why not.
+image.npy, and in expected.npz what Keras computes of it: "integer", "binary" and "ordinary". Last, models.json says
+which files were made and, of the others, why not.
 """
 
 from __future__ import annotations
@@ -87,8 +88,14 @@ def to_onnx(model: Any) -> bytes:
 
 
 def quantize_onnx(path: Path, output: Path, images: np.ndarray) -> None:
-    """Static quantization of onnxruntime, weights per channel, calibrated with the images."""
+    """Static quantization of onnxruntime, weights per channel, calibrated with the images, after its own preparation,
+    which folds batch norms into convolutions.
+
+    Activations are unsigned: of signed ones, onnxruntime 1.31 makes some unsigned on x86 and then computes convolutions
+    whose input and output differ in that, those before a residual addition, in float32.
+    """
     from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
@@ -98,20 +105,26 @@ def quantize_onnx(path: Path, output: Path, images: np.ndarray) -> None:
             image = next(self.images, None)
             return None if image is None else {"input": image[None]}
 
-    quantization.quantize_static(str(path), str(output), Reader(), per_channel=True)
+    prepared = output.with_name("prepared.onnx")
+    types = {"activation_type": quantization.QuantType.QUInt8, "weight_type": quantization.QuantType.QInt8}
+    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)  # all shapes are known
+    quantization.quantize_static(str(prepared), str(output), Reader(), per_channel=True, **types)
+    prepared.unlink()
 
 
-def build(name: str, folder: Path) -> dict[str, str | None]:
-    """Write every file that can be made; of each name, None or why it could not be."""
+def build(name: str, folder: Path, only: str = "") -> dict[str, str | None]:
+    """Write every file that can be made and whose name ends so; of each name, None or why it could not be."""
     from larq_clip.converter import convert_keras_model
     from larq_clip.models import clip_model, quantize_model
 
     model, images = keras_model(name)
     ordinary = full_precision(model)
+    expected = {"binary": model(images[:1]).numpy(), "ordinary": ordinary(images[:1]).numpy()}
 
     def integer() -> bytes:
-        clipped = clip_model(model, step="auto", calibration_data=images)
-        return convert_keras_model(quantize_model(clipped, images))
+        quantized = quantize_model(clip_model(model, step="auto", calibration_data=images), images)
+        expected["integer"] = quantized(images[:1]).numpy()
+        return convert_keras_model(quantized)
 
     def binary() -> bytes:
         import larq_compute_engine
@@ -132,9 +145,14 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
         "float32.onnx": lambda: to_onnx(ordinary),
         "int8.onnx": int8_onnx,
     }
-    made: dict[str, str | None] = {}
+    record = folder / "models.json"
+    kept: dict[str, str | None] = json.loads(record.read_text()) if only and record.exists() else {}
+    made = dict(kept)
     folder.mkdir(parents=True, exist_ok=True)
     for file, make in makers.items():
+        if kept and not file.endswith(only):
+            continue
+        print(f"{name}: {file}", file=sys.stderr, flush=True)
         try:
             with quantized_scope():
                 (folder / file).write_bytes(make())
@@ -143,7 +161,8 @@ def build(name: str, folder: Path) -> dict[str, str | None]:
             made[file] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             print(f"{name}: no {file}: {made[file]}", file=sys.stderr)
     np.save(folder / "image.npy", images[:1])
-    (folder / "models.json").write_text(json.dumps(made, indent=2) + "\n")
+    np.savez(folder / "expected.npz", **expected)
+    record.write_text(json.dumps(made, indent=2) + "\n")
     return made
 
 
@@ -153,10 +172,11 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peers", type=Path, required=True, help="virtual environment of the peers")
+    parser.add_argument("--only", default="", metavar="SUFFIX", help="keep what was made, save files that end so")
     arguments = parser.parse_args()
     # Behind everything else: TensorFlow and NumPy are those of this environment.
     sys.path += [str(path) for path in sorted(arguments.peers.glob("lib/python*/site-packages"))]
-    build(arguments.name, arguments.folder)
+    build(arguments.name, arguments.folder, arguments.only)
 
 
 if __name__ == "__main__":

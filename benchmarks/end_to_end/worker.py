@@ -1,10 +1,16 @@
 """One engine with one model, in a process of its own: answers every line of stdin with the time of one more image.
 
-    python benchmarks/end_to_end/worker.py ENGINE MODEL IMAGE.npy THREADS [FOLDER ...]
+    python benchmarks/end_to_end/worker.py '{"engine": ..., "model": ..., "image": ..., "expected": ..., "key": ...,
+                                             "threads": ..., "folders": [...]}'
 
-The folders are appended to sys.path: packages of the peers. Prints one JSON object a line: first {"version",
-"file_bytes"}, then {"milliseconds", "peak_rss_bytes"} for each line read. Peak memory is that of the process above what
-it had with the engine imported and no model.
+`folders` are appended to sys.path: packages of the peers. `expected` is a .npz file, whose array `key` is what Keras
+computes of the image. Prints one JSON object a line: first {"version", "file_bytes", "open_to_first_result_ms",
+"correlation"}, then {"milliseconds", "peak_rss_bytes"} for each line read.
+
+- Every answer is the time of the second of two runs in a row: what other processes left in the caches and where threads
+  sleep is the first one's matter.
+- Peak memory is that of the process above what it had with the engine imported and no model.
+- Before the file is opened, the engine is imported; the caller has seen to it that the file is in the system's cache.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import resource
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +32,10 @@ Run = Callable[[], Any]
 
 def larq_clip(model: str, image: np.ndarray, threads: int) -> Callable[[], Run]:
     """An interpreter of larq_clip."""
+    from larq_clip import _native
     from larq_clip.interpreter import Interpreter
+
+    _native.library()  # the other engines' libraries are loaded by their import
 
     def load() -> Run:
         interpreter = Interpreter(model, num_threads=threads)
@@ -66,16 +75,17 @@ def litert(model: str, image: np.ndarray, threads: int) -> Callable[[], Run]:
 
 
 def onnxruntime(model: str, image: np.ndarray, threads: int) -> Callable[[], Run]:
-    """ONNX Runtime's processor provider."""
+    """ONNX Runtime's processor provider; its threads spin during a run, and stop when it ends."""
     import onnxruntime as ort
 
     def load() -> Run:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        return lambda: session.run(None, {name: image})
+        return lambda: session.run(None, {name: image})[0]
 
     return load
 
@@ -88,33 +98,63 @@ ENGINES = {
 }
 
 
-def resident_bytes() -> int:
-    """Memory of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def status_bytes(field: str) -> int:
+    """A size that the kernel tells of this process: VmRSS, memory now, or VmHWM, the most there was."""
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"/proc/self/status has no {field}: memory is measured on Linux alone")
+    return int(found[1]) * 1024
+
+
+def forget_peak() -> None:
+    """VmHWM starts again from what there is now: importing may have taken more for a while."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def correlation(result: Any, expected: np.ndarray) -> float:
+    """Of the engine's output with that of Keras.
+
+    Raises:
+        RuntimeError: for another number of values, or one that is not finite.
+    """
+    flat = np.asarray(result, np.float64).ravel()
+    if flat.shape != expected.ravel().shape or not np.isfinite(flat).all():
+        raise RuntimeError(f"the output has shape {np.shape(result)}, accepted are finite numbers {expected.shape}")
+    return float(np.corrcoef(flat, expected.ravel())[0, 1])
+
+
+def main() -> None:
+    """Load and serve."""
+    a = json.loads(sys.argv[1])
+    sys.path += a["folders"]
+    factory, package = ENGINES[a["engine"]]
+    load = factory(a["model"], np.load(a["image"]), a["threads"])
+    expected = np.load(a["expected"])[a["key"]]
+    forget_peak()
+    before = status_bytes("VmRSS")
+    start = time.perf_counter()
+    run = load()
+    result = run()
+    first = time.perf_counter() - start
+    facts = {
+        "version": importlib.metadata.version(package),
+        "file_bytes": Path(a["model"]).stat().st_size,
+        "open_to_first_result_ms": 1e3 * first,
+        "correlation": correlation(result, expected),
+    }
+    say(facts)
+    for _ in sys.stdin:
+        run()
+        start = time.perf_counter()
+        run()
+        elapsed = time.perf_counter() - start
+        say({"milliseconds": 1e3 * elapsed, "peak_rss_bytes": max(0, status_bytes("VmHWM") - before)})
 
 
 def say(answer: dict[str, Any]) -> None:
     """One line to the parent; engines may print to stdout, so it has a file of its own."""
     ANSWERS.write(json.dumps(answer) + "\n")
     ANSWERS.flush()
-
-
-def main() -> None:
-    """Load and serve."""
-    engine, model, image_path, threads, *folders = sys.argv[1:]
-    sys.path += folders
-    factory, package = ENGINES[engine]
-    load = factory(model, np.load(image_path), int(threads))
-    before = resident_bytes()
-    run = load()
-    run()
-    say({"version": importlib.metadata.version(package), "file_bytes": Path(model).stat().st_size})
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run()
-        elapsed = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        say({"milliseconds": 1e3 * elapsed, "peak_rss_bytes": max(0, peak - before)})
 
 
 if __name__ == "__main__":

@@ -6,47 +6,21 @@
 
 typedef struct affine_state {
   size_t pixels;
-  uint32_t channels;
   bool is_int8;
   const int8_t *fraction_bits;
   uint32_t fraction_count;
-  const float *multiplier, *offset;
-  lqc_activation activation;
+  lqc_affine_f32 params;
+  void (*affine)(float *out, const float *in, size_t pixels, const lqc_affine_f32 *params);
 } affine_state;
 
 /* One pixel of integers as numbers. */
 static void read_integers(const affine_state *s, float *out, const int8_t *in) {
   float scale = s->fraction_count == 1 ? lqc_power_of_two(-s->fraction_bits[0]) : 1.0f;
-  for (uint32_t c = 0; c < s->channels; ++c) {
+  for (uint32_t c = 0; c < s->params.channels; ++c) {
     out[c] = (float)in[c] * scale;
   }
-  for (uint32_t c = 0; s->fraction_count > 1 && c < s->channels; ++c) {
+  for (uint32_t c = 0; s->fraction_count > 1 && c < s->params.channels; ++c) {
     out[c] *= lqc_power_of_two(-s->fraction_bits[c]);
-  }
-}
-
-/* One pixel; `out` may be `x`. A loop for each step, or one for both of the usual, so that all become vectors. */
-static void affine_pixel(const affine_state *s, float *out, const float *x) {
-  const float *multiplier = s->multiplier, *offset = s->offset;
-  uint32_t channels = s->channels;
-  lqc_activation activation = s->activation;
-  if (multiplier && offset) {
-    for (uint32_t c = 0; c < channels; ++c) {
-      float product = multiplier[c] * x[c], sum = product + offset[c];
-      out[c] = lqc_activate(activation, sum);
-    }
-    return;
-  }
-  for (uint32_t c = 0; multiplier && c < channels; ++c) {
-    out[c] = multiplier[c] * x[c];
-  }
-  x = multiplier ? out : x;
-  for (uint32_t c = 0; offset && c < channels; ++c) {
-    out[c] = x[c] + offset[c];
-  }
-  x = offset ? out : x;
-  for (uint32_t c = 0; c < channels; ++c) {
-    out[c] = lqc_activate(activation, x[c]);
   }
 }
 
@@ -54,13 +28,16 @@ static void affine_pixels(const void *context, uint32_t thread, size_t begin, si
   const lqc_node *node = context;
   const affine_state *s = node->state;
   (void)thread;
+  if (!s->is_int8) {
+    size_t first = begin * s->params.channels;
+    s->affine((float *)node->output + first, (const float *)node->input + first, end - begin, &s->params);
+    return;
+  }
   for (size_t p = begin; p < end; ++p) {
-    size_t first = p * s->channels;
+    size_t first = p * s->params.channels;
     float *out = (float *)node->output + first;
-    if (s->is_int8) {
-      read_integers(s, out, (const int8_t *)node->input + first);
-    }
-    affine_pixel(s, out, s->is_int8 ? out : (const float *)node->input + first);
+    read_integers(s, out, (const int8_t *)node->input + first);
+    s->affine(out, out, 1, &s->params);
   }
 }
 
@@ -86,13 +63,15 @@ lqc_status lqc_prepare_Affine(lqc_prepare *prepare, const lqc_op *op, const lqc_
     }
   }
   affine_state state = {.pixels = (size_t)input->height * input->width,
-                        .channels = input->channels,
                         .is_int8 = input->info.dtype == LQC_INT8,
                         .fraction_bits = input->fraction_bits,
                         .fraction_count = input->fraction_count,
-                        .multiplier = multiplier.data,
-                        .offset = offset.data,
-                        .activation = op->activation};
+                        .params = {.channels = input->channels,
+                                   .multiplier = multiplier.data,
+                                   .offset = offset.data,
+                                   .low = op->activation.low,
+                                   .high = op->activation.high},
+                        .affine = prepare->kernels->affine_f32};
   node->kernel = state.is_int8 ? "affine_i8" : "affine_f32";
   node->run = run_affine;
   return lqc_keep_state(prepare, node, &state, sizeof(state));

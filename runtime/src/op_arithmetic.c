@@ -1,8 +1,6 @@
 /* Arithmetic: sums, products and the like of two float32 tensors. PReLU, whose second operand is a constant. */
 #include "op.h"
 
-typedef void (*combine)(float *out, const float *a, size_t a_step, const float *b, size_t b_step, size_t count);
-
 /* Distances in elements between neighbours of an operand, 0 along an axis of 1, which repeats. */
 typedef struct operand_strides {
   size_t row, pixel, channel;
@@ -14,36 +12,8 @@ typedef struct arithmetic_state {
   bool same; /* both operands have the output's shape */
   operand_strides strides[2];
   const float *slope; /* the second operand where it is a constant */
-  combine combine;
+  lqc_combine_f32 combine;
 } arithmetic_state;
-
-/* The product is always computed: that is a vector, a branch is none. */
-static inline float leaky(float x, float slope) {
-  float product = slope * x;
-  return x < 0.0f ? product : x;
-}
-
-/* Steps are 1, or 0 where one number meets all others. The output may be an operand of the same shape. */
-#define LQC_DEFINE_COMBINE(name, expression)                                                                 \
-  static void name(float *out, const float *a, size_t a_step, const float *b, size_t b_step, size_t count) { \
-    if (a_step == 1 && b_step == 1) {                                                                        \
-      for (size_t i = 0; i < count; ++i) {                                                                   \
-        float x = a[i], y = b[i];                                                                            \
-        out[i] = (expression);                                                                               \
-      }                                                                                                      \
-      return;                                                                                                \
-    }                                                                                                        \
-    for (size_t i = 0; i < count; ++i) {                                                                     \
-      float x = a[i * a_step], y = b[i * b_step];                                                            \
-      out[i] = (expression);                                                                                 \
-    }                                                                                                        \
-  }
-LQC_DEFINE_COMBINE(add, x + y)
-LQC_DEFINE_COMBINE(subtract, x - y)
-LQC_DEFINE_COMBINE(multiply, x *y)
-LQC_DEFINE_COMBINE(maximum, x > y ? x : y)
-LQC_DEFINE_COMBINE(minimum, x < y ? x : y)
-LQC_DEFINE_COMBINE(prelu, leaky(x, y))
 
 static void arithmetic_pixels(const void *context, uint32_t thread, size_t begin, size_t end) {
   const lqc_node *node = context;
@@ -85,14 +55,15 @@ static bool repeats_to(uint32_t axis, uint32_t other, uint32_t whole) {
 
 lqc_status lqc_prepare_Arithmetic(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *inputs,
                                   const lqc_tensor *output, lqc_node *node) {
-  static const struct {
-    combine combine;
+  const lqc_kernels *kernels = prepare->kernels;
+  const struct {
+    lqc_combine_f32 combine;
     const char *kernel;
-  } kinds[LQC_ARITHMETIC_COUNT] = {[LQC_ADD] = {add, "add_f32"},
-                                   [LQC_SUBTRACT] = {subtract, "subtract_f32"},
-                                   [LQC_MULTIPLY] = {multiply, "multiply_f32"},
-                                   [LQC_MAXIMUM] = {maximum, "maximum_f32"},
-                                   [LQC_MINIMUM] = {minimum, "minimum_f32"}};
+  } kinds[LQC_ARITHMETIC_COUNT] = {[LQC_ADD] = {kernels->add_f32, "add_f32"},
+                                   [LQC_SUBTRACT] = {kernels->subtract_f32, "subtract_f32"},
+                                   [LQC_MULTIPLY] = {kernels->multiply_f32, "multiply_f32"},
+                                   [LQC_MAXIMUM] = {kernels->maximum_f32, "maximum_f32"},
+                                   [LQC_MINIMUM] = {kernels->minimum_f32, "minimum_f32"}};
   if (op->input_count != 2) {
     return lqc_fail(prepare->error, LQC_ERROR_MALFORMED, "op '%s' (Arithmetic) has %u inputs; accepted are 2", op->name,
                     op->input_count);
@@ -141,7 +112,7 @@ lqc_status lqc_prepare_PReLU(lqc_prepare *prepare, const lqc_op *op, const lqc_t
       .same = same_shape(input, shape[0], shape[1], shape[2]),
       .strides = {strides_of(input->height, input->width, input->channels), strides_of(shape[0], shape[1], shape[2])},
       .slope = slope.data,
-      .combine = prelu};
+      .combine = prepare->kernels->prelu_f32};
   node->kernel = "prelu_f32";
   node->run = run_arithmetic;
   return lqc_keep_state(prepare, node, &state, sizeof(state));

@@ -13,31 +13,25 @@ static uint32_t count_pixels(const lqc_pool_window *w) {
   return (w->rows.end - w->rows.first) * (w->columns.end - w->columns.first);
 }
 
-#define LQC_DEFINE_SUM(name, type, sum_type)                                   \
-  static void name(sum_type *sums, const type *in, const lqc_pool_window *w) { \
-    uint32_t elements = w->state->elements;                                    \
-    for (uint32_t e = 0; e < elements; ++e) {                                  \
-      sums[e] = 0;                                                             \
-    }                                                                          \
-    for (uint32_t i = w->rows.first; i < w->rows.end; ++i) {                   \
-      for (uint32_t j = w->columns.first; j < w->columns.end; ++j) {           \
-        const type *tap = in + lqc_pool_element(w, i, j);                      \
-        for (uint32_t e = 0; e < elements; ++e) {                              \
-          sums[e] += tap[e];                                                   \
-        }                                                                      \
-      }                                                                        \
-    }                                                                          \
+static void sum_i16(int32_t *sums, const int16_t *in, const lqc_pool_window *w) {
+  uint32_t elements = w->state->elements;
+  for (uint32_t e = 0; e < elements; ++e) {
+    sums[e] = 0;
   }
-LQC_DEFINE_SUM(sum_f32, float, float)
-LQC_DEFINE_SUM(sum_i16, int16_t, int32_t)
+  for (uint32_t i = w->rows.first; i < w->rows.end; ++i) {
+    for (uint32_t j = w->columns.first; j < w->columns.end; ++j) {
+      const int16_t *tap = in + lqc_pool_element(w, i, j);
+      for (uint32_t e = 0; e < elements; ++e) {
+        sums[e] += tap[e];
+      }
+    }
+  }
+}
 
 static void average_f32(float *out, const float *in, const lqc_pool_window *w, void *scratch) {
-  float count = (float)count_pixels(w);
+  lqc_pool_taps taps = lqc_pool_taps_at(w, in, sizeof(*in));
   (void)scratch;
-  sum_f32(out, in, w);
-  for (uint32_t e = 0; e < w->state->elements; ++e) {
-    out[e] /= count;
-  }
+  w->state->kernels->average_f32(out, &taps, w->state->elements);
 }
 
 /* clip(floor(2^shift * sum / count + 1/2), +-limit) = floor((2 sum 2^shift + count) / (2 count)), or, for a negative
@@ -53,7 +47,7 @@ static int32_t mean_of(int32_t sum, int64_t count, int shift, int32_t limit) {
 }
 
 static void sum_i8(int32_t *sums, const int8_t *in, const lqc_pool_window *w) {
-  lqc_pool_taps taps = lqc_pool_int8_taps(w, in);
+  lqc_pool_taps taps = lqc_pool_taps_at(w, in, sizeof(*in));
   w->state->kernels->sum_i8(sums, &taps, w->state->elements);
 }
 

@@ -10,6 +10,7 @@ typedef struct conv_state {
   const float *weights, *bias;
   lqc_activation activation;
   bool by_pixel; /* 1x1 over every pixel: all rows are one */
+  bool joined;   /* the taps of a row are neighbours, in the image as in the filter: one tap of more channels */
   void (*kernel)(const lqc_conv_tile *tile);
 } conv_state;
 
@@ -18,6 +19,7 @@ typedef struct conv_state {
 static void conv_span(const conv_state *s, const float *in, uint32_t y, const lqc_span *span, float *out) {
   lqc_taps rows = lqc_axis_taps(&s->rows, y), columns = span->taps;
   bool none = rows.first == rows.end || columns.first == columns.end;
+  uint32_t taps = none ? 0 : columns.end - columns.first;
   size_t row = none ? 0 : (size_t)(lqc_axis_start(&s->rows, y) + (int64_t)rows.first * s->rows.dilation);
   size_t column =
       none ? 0 : (size_t)(lqc_axis_start(&s->columns, span->first) + (int64_t)columns.first * s->columns.dilation);
@@ -27,8 +29,8 @@ static void conv_span(const conv_state *s, const float *in, uint32_t y, const lq
                         .column_stride = (size_t)s->columns.dilation * s->in_channels,
                         .pixel_stride = (size_t)s->columns.stride * s->in_channels,
                         .rows = none ? 0 : rows.end - rows.first,
-                        .columns = none ? 0 : columns.end - columns.first,
-                        .depth = s->depth,
+                        .columns = s->joined && taps > 0 ? 1 : taps,
+                        .depth = s->joined ? s->depth * taps : s->depth,
                         .weights = s->weights +
                                    (none ? 0 : (size_t)rows.first * s->columns.kernel + columns.first) * tap_weights,
                         .row_weights = s->columns.kernel * tap_weights,
@@ -98,6 +100,7 @@ lqc_status lqc_prepare_Conv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_
                       .bias = bias.data,
                       .activation = op->activation,
                       .by_pixel = by_pixel,
+                      .joined = !depthwise && op->groups == 1 && op->window.dilation_w == 1,
                       .kernel = depthwise ? prepare->kernels->depthwise_f32 : prepare->kernels->conv_f32};
   node->kernel = depthwise ? "depthwise_f32" : "conv2d_f32";
   node->float_macs = lqc_count_macs(&op->window, output, depth);

@@ -7,6 +7,10 @@
 #define FAIL(prepare, op, status, format, ...) \
   lqc_fail((prepare)->error, status, "op '%s' (Int8Conv2D): " format, (op)->name, __VA_ARGS__)
 
+/* Output pixels of a depthwise convolution whose sums are made before fixed point: its constants and its program are
+ * then read once for all of them. */
+enum { DEPTHWISE_RUN = 16 };
+
 typedef struct conv_state {
   lqc_axis rows, columns;
   uint32_t in_channels, out_channels, groups;
@@ -180,22 +184,28 @@ static void depthwise_rows(const void *context, uint32_t thread, size_t begin, s
                                .column_weights = s->out_channels,
                                .channels = s->in_channels,
                                .out_channels = s->out_channels,
-                               .bias = s->depthwise_bias,
-                               .sums = scratch};
+                               .bias = s->depthwise_bias};
+  lqc_lane_pixels of_run = {
+      .source = LQC_LANES_INT32, .values = scratch, .value_bytes = s->sums_stride * sizeof(int32_t)};
+  int32_t *sums = scratch;
   for (uint32_t row = (uint32_t)begin; row < end; ++row) {
     lqc_taps rows = lqc_axis_taps(&s->rows, row);
     for (uint32_t column = 0; column < s->columns.out; ++column) {
       lqc_taps columns = lqc_axis_taps(&s->columns, column);
+      uint32_t of_column = column % DEPTHWISE_RUN;
       pixel.rows = rows.end - rows.first;
       pixel.columns = columns.end - columns.first;
       if (pixel.rows > 0 && pixel.columns > 0) {
         pixel.input = first_tap(s, work->node->input, row, column, rows, columns);
         pixel.weights = s->depthwise_weights + rows.first * pixel.row_weights + columns.first * pixel.column_weights;
       }
+      pixel.sums = sums + of_column * s->sums_stride;
       s->kernels->int8_depthwise(&pixel);
-      lqc_lane_pixels one = {
-          .count = 1, .first = (size_t)row * s->columns.out + column, .source = LQC_LANES_INT32, .values = pixel.sums};
-      lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &one, pixel.sums + s->sums_stride);
+      if (of_column + 1 == DEPTHWISE_RUN || column + 1 == s->columns.out) {
+        of_run.count = of_column + 1;
+        of_run.first = (size_t)row * s->columns.out + column - of_column;
+        lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &of_run, sums + DEPTHWISE_RUN * s->sums_stride);
+      }
     }
   }
 }
@@ -221,12 +231,12 @@ typedef struct filters {
   const int8_t *weights; /* [channels][size] */
   const int32_t *bias;   /* or NULL */
   size_t size;
+  const lqc_kernels *kernels;
 } filters;
 
 /* Sums of a channel whatever the image: any tap may also be outside, where it adds 0, so every partial sum is in there
  * too. Below 2^31 weights of 2^14 at most: no overflow. With P the sum of the positive weights and N that of the
- * others' magnitudes, it is -128 P - 127 N to 127 P + 128 N; P + N and P - N are sums that the compiler makes in
- * vectors. */
+ * others' magnitudes, it is -128 P - 127 N to 127 P + 128 N; P + N and P - N are sums that a kernel makes. */
 static lqc_range range_of_sum(const void *context, uint32_t channel) {
   enum { PART = 1 << 16 }; /* elements whose sums fit 32 bits */
   const filters *f = context;
@@ -234,13 +244,8 @@ static lqc_range range_of_sum(const void *context, uint32_t channel) {
   int64_t sum = 0, magnitudes = 0;
   for (size_t first = 0; first < f->size; first += PART) {
     size_t end = f->size - first < PART ? f->size : first + PART;
-    int32_t part_sum = 0, part_magnitudes = 0;
-    for (size_t i = first; i < end; ++i) {
-      int32_t value = w[i];
-      part_sum += value;
-      part_magnitudes += value < 0 ? -value : value;
-    }
-    sum += part_sum;
+    int32_t part_magnitudes;
+    sum += f->kernels->sum_and_magnitudes(w + first, end - first, &part_magnitudes);
     magnitudes += part_magnitudes;
   }
   int64_t positive = (magnitudes + sum) / 2, negative = (magnitudes - sum) / 2;
@@ -277,7 +282,12 @@ static lqc_status prepare_depthwise(lqc_prepare *prepare, const filters *f, conv
   }
   s->depthwise_weights = weights;
   s->depthwise_bias = bias;
-  lqc_need_thread_scratch(prepare, s->sums_stride * sizeof(int32_t) + s->fixed.scratch_bytes);
+  size_t sums_bytes;
+  if (!lqc_multiply_size(s->sums_stride, DEPTHWISE_RUN * sizeof(int32_t), &sums_bytes) ||
+      sums_bytes > SIZE_MAX - s->fixed.scratch_bytes) {
+    sums_bytes = SIZE_MAX - s->fixed.scratch_bytes; /* refused when it is taken */
+  }
+  lqc_need_thread_scratch(prepare, sums_bytes + s->fixed.scratch_bytes);
   return LQC_OK;
 }
 
@@ -320,7 +330,7 @@ lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const 
   LQC_TRY(lqc_expect_constant(prepare, op, "weights", op->weights, LQC_MASK(LQC_INT8), shape, 4, false, &weights));
   LQC_TRY(lqc_expect_constant(prepare, op, "bias", op->bias, LQC_MASK(LQC_INT32), &output->channels, 1, false, &bias));
   bool depthwise = depth == 1 && op->groups > 1;
-  const filters f = {weights.data, bias.data, weights.bytes / output->channels};
+  const filters f = {weights.data, bias.data, weights.bytes / output->channels, prepare->kernels};
   conv_state state = {.rows = lqc_row_axis(&op->window, input, output),
                       .columns = lqc_column_axis(&op->window, input, output),
                       .in_channels = input->channels,

@@ -20,30 +20,33 @@ static void bit_max_pixel(uint64_t *out, const uint64_t *in, const lqc_pool_wind
   }
 }
 
-#define LQC_DEFINE_MAX_PIXEL(name, type)                                                 \
-  static void name(type *out, const type *in, const lqc_pool_window *w, void *scratch) { \
-    const lqc_pool_state *s = w->state;                                                  \
-    (void)scratch;                                                                       \
-    const type *start = in + lqc_pool_element(w, w->rows.first, w->columns.first);       \
-    for (uint32_t e = 0; e < s->elements; ++e) {                                         \
-      out[e] = start[e];                                                                 \
-    }                                                                                    \
-    for (uint32_t i = w->rows.first; i < w->rows.end; ++i) {                             \
-      for (uint32_t j = w->columns.first; j < w->columns.end; ++j) {                     \
-        const type *tap = in + lqc_pool_element(w, i, j);                                \
-        for (uint32_t e = 0; e < s->elements; ++e) {                                     \
-          out[e] = tap[e] > out[e] ? tap[e] : out[e];                                    \
-        }                                                                                \
-      }                                                                                  \
-    }                                                                                    \
+static void max_pixel_i16(int16_t *out, const int16_t *in, const lqc_pool_window *w, void *scratch) {
+  const lqc_pool_state *s = w->state;
+  (void)scratch;
+  const int16_t *start = in + lqc_pool_element(w, w->rows.first, w->columns.first);
+  for (uint32_t e = 0; e < s->elements; ++e) {
+    out[e] = start[e];
   }
-LQC_DEFINE_MAX_PIXEL(max_pixel_f32, float)
-LQC_DEFINE_MAX_PIXEL(max_pixel_i16, int16_t)
+  for (uint32_t i = w->rows.first; i < w->rows.end; ++i) {
+    for (uint32_t j = w->columns.first; j < w->columns.end; ++j) {
+      const int16_t *tap = in + lqc_pool_element(w, i, j);
+      for (uint32_t e = 0; e < s->elements; ++e) {
+        out[e] = tap[e] > out[e] ? tap[e] : out[e];
+      }
+    }
+  }
+}
 
 static void max_pixel_i8(int8_t *out, const int8_t *in, const lqc_pool_window *w, void *scratch) {
-  lqc_pool_taps taps = lqc_pool_int8_taps(w, in);
+  lqc_pool_taps taps = lqc_pool_taps_at(w, in, sizeof(*in));
   (void)scratch;
   w->state->kernels->max_i8(out, &taps, w->state->elements);
+}
+
+static void max_pixel_f32(float *out, const float *in, const lqc_pool_window *w, void *scratch) {
+  lqc_pool_taps taps = lqc_pool_taps_at(w, in, sizeof(*in));
+  (void)scratch;
+  w->state->kernels->max_f32(out, &taps, w->state->elements);
 }
 
 LQC_DEFINE_POOL(bit_max_pool, bit_max_pixel, uint64_t)

@@ -33,11 +33,12 @@ static inline size_t lqc_pool_element(const lqc_pool_window *w, uint32_t i, uint
   return (y * s->columns.size + x) * s->elements;
 }
 
-static inline lqc_pool_taps lqc_pool_int8_taps(const lqc_pool_window *w, const int8_t *in) {
+/* Elements are int8 or float32, of `bytes` each. */
+static inline lqc_pool_taps lqc_pool_taps_at(const lqc_pool_window *w, const void *in, size_t bytes) {
   const lqc_pool_state *s = w->state;
-  return (lqc_pool_taps){.input = in + lqc_pool_element(w, w->rows.first, w->columns.first),
-                         .row_stride = (size_t)s->rows.dilation * s->columns.size * s->elements,
-                         .column_stride = (size_t)s->columns.dilation * s->elements,
+  return (lqc_pool_taps){.input = (const int8_t *)in + lqc_pool_element(w, w->rows.first, w->columns.first) * bytes,
+                         .row_stride = (size_t)s->rows.dilation * s->columns.size * s->elements * bytes,
+                         .column_stride = (size_t)s->columns.dilation * s->elements * bytes,
                          .rows = w->rows.end - w->rows.first,
                          .columns = w->columns.end - w->columns.first};
 }

@@ -6,8 +6,8 @@
 
 typedef struct quantize_state {
   size_t elements;
-  uint32_t row;         /* elements of whole pixels */
-  const double *scales; /* 2^f, [row] */
+  uint32_t row;        /* elements of whole pixels */
+  const float *scales; /* 2^f, [row]; exact, below 2^-126 too */
   bool is_int8;
   const lqc_kernels *kernels;
 } quantize_state;
@@ -33,13 +33,13 @@ static void run_quantize(const lqc_node *node, const lqc_runner *runner) {
   lqc_pool_run(runner->pool, quantize_rows, node, (s->elements + s->row - 1) / s->row);
 }
 
-/* 2^exponent, -1022 <= exponent <= 1023. */
-static double power_of_two(int exponent) {
+/* 2^exponent, -149 <= exponent <= 127, of which those below -126 are no normal float32 numbers. */
+static float power_of_two(int exponent) {
   union {
     uint64_t raw;
     double value;
   } number = {.raw = (uint64_t)(exponent + 1023) << 52};
-  return number.value;
+  return (float)number.value;
 }
 
 lqc_status lqc_prepare_Quantize(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
@@ -55,9 +55,9 @@ lqc_status lqc_prepare_Quantize(lqc_prepare *prepare, const lqc_op *op, const lq
   if (state.row < ROW) {
     state.row *= ROW / state.row;
   }
-  LQC_TRY(lqc_bump_take(prepare->bump, state.row, sizeof(double), &memory, prepare->error));
+  LQC_TRY(lqc_bump_take(prepare->bump, state.row, sizeof(float), &memory, prepare->error));
   for (uint32_t e = 0; memory && e < state.row; ++e) {
-    ((double *)memory)[e] = power_of_two(lqc_fraction_of(output, e % input->channels));
+    ((float *)memory)[e] = power_of_two(lqc_fraction_of(output, e % input->channels));
   }
   state.scales = memory;
   node->kernel = state.is_int8 ? "quantize_i8" : "quantize_i16";

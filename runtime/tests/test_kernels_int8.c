@@ -1,4 +1,5 @@
-/* Every int8 convolution kernel against a naive sum. Input, weights, patches and sums end where memory ends. */
+/* Every int8 convolution kernel, and every depthwise one, against a naive sum. Input, weights, patches, bias and sums
+ * end where memory ends. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "kernels_testing.h"
 
@@ -203,8 +204,111 @@ static void check_random(const lqc_int8_kernel *kernel, uint64_t *seed) {
   check(kernel, &c, seed);
 }
 
+/* ---- Depthwise --------------------------------------------------------------------------------------------------- */
+
+typedef struct depthwise_case {
+  uint32_t rows, columns, image_w, channels, each; /* outputs of a channel */
+  int extreme;
+} depthwise_case;
+
+static void *last_random_int8(guarded *memory, size_t count, int extreme, uint64_t *seed) {
+  *memory = guarded_new(count + 1);
+  int8_t *values = guarded_last(memory, count);
+  for (size_t i = 0; i < count; ++i) {
+    values[i] = random_int8(seed, extreme);
+  }
+  return values;
+}
+
+static void check_depthwise(const lqc_kernels *kernels, const depthwise_case *c, uint64_t *seed) {
+  const size_t outputs = (size_t)c->channels * c->each, sum_bytes = outputs * sizeof(int32_t);
+  const size_t image_bytes = c->rows == 0 ? 0 : (((size_t)c->rows - 1) * c->image_w + c->columns) * c->channels;
+  const size_t weight_bytes = (size_t)c->rows * c->columns * outputs;
+  guarded image_memory, weight_memory, bias_memory = guarded_new(sum_bytes), sum_memory = guarded_new(sum_bytes);
+  const int8_t *image = last_random_int8(&image_memory, image_bytes, c->extreme, seed);
+  const int8_t *weights = last_random_int8(&weight_memory, weight_bytes, c->extreme, seed);
+  int32_t *bias = guarded_last(&bias_memory, sum_bytes), *sums = guarded_last(&sum_memory, sum_bytes);
+  for (size_t i = 0; i < outputs; ++i) {
+    bias[i] = (int32_t)random_below(seed, 2000000) - 1000000;
+    sums[i] = GUARD;
+  }
+  const lqc_depthwise_pixel pixel = {.input = image,
+                                     .row_stride = (size_t)c->image_w * c->channels,
+                                     .column_stride = c->channels,
+                                     .rows = c->rows,
+                                     .columns = c->columns,
+                                     .weights = weights,
+                                     .row_weights = c->columns * outputs,
+                                     .column_weights = outputs,
+                                     .channels = c->channels,
+                                     .out_channels = (uint32_t)outputs,
+                                     .bias = bias,
+                                     .sums = sums};
+  kernels->int8_depthwise(&pixel);
+  for (uint32_t o = 0; o < outputs; ++o) {
+    int32_t expected = bias[o];
+    for (uint32_t i = 0; i < c->rows; ++i) {
+      for (uint32_t j = 0; j < c->columns; ++j) {
+        expected += image[((size_t)i * c->image_w + j) * c->channels + o / c->each] *
+                    weights[((size_t)i * c->columns + j) * outputs + o];
+      }
+    }
+    if (sums[o] != expected) {
+      FAIL("depthwise, %s: %u x %u taps of %u channels, %u outputs each%s: output %u is %d, not %d",
+           lqc_isa_name(kernels->isa), c->rows, c->columns, c->channels, c->each, c->extreme ? ", extreme" : "", o,
+           sums[o], expected);
+    }
+  }
+  guarded_free(&image_memory);
+  guarded_free(&weight_memory);
+  guarded_free(&bias_memory);
+  guarded_free(&sum_memory);
+}
+
+static void check_depthwise_kernels(uint64_t *seed) {
+  lqc_kernels tables[LQC_ISA_COUNT];
+  size_t count = tables_to_test(tables);
+  for (size_t t = 0; t < count; ++t) {
+    for (int i = 0; i < 400; ++i) {
+      depthwise_case c = {.rows = random_below(seed, 6),
+                          .columns = random_below(seed, 6),
+                          .channels = 1 + random_below(seed, random_below(seed, 4) ? 40 : 200),
+                          .each = random_below(seed, 4) ? 1 : 1 + random_below(seed, 3),
+                          .extreme = random_below(seed, 3) == 0};
+      c.rows = c.columns == 0 ? 0 : c.rows; /* all taps outside */
+      c.image_w = c.columns + random_below(seed, 3);
+      check_depthwise(&tables[t], &c, seed);
+    }
+  }
+}
+
+static void check_sums_of_filters(uint64_t *seed) {
+  lqc_kernels tables[LQC_ISA_COUNT];
+  size_t count = tables_to_test(tables);
+  for (size_t t = 0; t < count; ++t) {
+    for (int i = 0; i < 100; ++i) {
+      guarded memory;
+      const size_t n = random_below(seed, 300);
+      const int8_t *values = last_random_int8(&memory, n, random_below(seed, 3) == 0, seed);
+      int32_t sum = 0, magnitudes = 0, got_magnitudes = -1;
+      for (size_t e = 0; e < n; ++e) {
+        sum += values[e];
+        magnitudes += abs(values[e]);
+      }
+      int32_t got = tables[t].sum_and_magnitudes(values, n, &got_magnitudes);
+      if (got != sum || got_magnitudes != magnitudes) {
+        FAIL("%s: %zu values have sum %d and magnitudes %d, not %d and %d", lqc_isa_name(tables[t].isa), n, got,
+             got_magnitudes, sum, magnitudes);
+      }
+      guarded_free(&memory);
+    }
+  }
+}
+
 int main(void) {
   uint64_t seed = 11;
+  check_sums_of_filters(&seed);
+  check_depthwise_kernels(&seed);
   const lqc_int8_kernel *kernel;
   for (size_t n = 0; (kernel = lqc_int8_kernel_at(n)) != NULL; ++n) {
     for (int i = 0; i < 300; ++i) {

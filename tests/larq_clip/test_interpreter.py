@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from ctypes import byref, c_size_t, c_void_p
 from pathlib import Path
@@ -25,6 +26,16 @@ def test_path_and_bytes_are_the_same(data, tmp_path):
     images = dyadic_images(3)
     for path in (tmp_path / "m.lcb", str(tmp_path / "m.lcb")):
         np.testing.assert_array_equal(Interpreter(path).predict(images), Interpreter(data).predict(images))
+
+
+def test_a_model_from_a_pipe(data, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    writer.start()
+    interpreter = Interpreter(tmp_path / "pipe")
+    writer.join()
+    images = dyadic_images(1)
+    np.testing.assert_array_equal(interpreter.predict(images), Interpreter(data).predict(images))
 
 
 def test_casts_numbers_as_keras_does(data):

@@ -48,6 +48,9 @@ LQC_INLINE void finish(const lqc_conv_tile *t, float *out, uint32_t first, uint3
     }                                                                                               \
   }
 LQC_DEFINE_TILE(wide_tile, wide, LQC_VECTORS)
+#if LQC_VECTOR > 4
+LQC_DEFINE_TILE(single_tile, wide, 1)
+#endif
 LQC_DEFINE_TILE(narrow_tile, narrow, 1)
 
 static void one_channel(const lqc_conv_tile *t, size_t p, uint32_t channel) {
@@ -86,6 +89,9 @@ static void one_channel(const lqc_conv_tile *t, size_t p, uint32_t channel) {
     }                                                        \
   }
 LQC_DEFINE_BLOCK(wide_block, wide_tile)
+#if LQC_VECTOR > 4
+LQC_DEFINE_BLOCK(single_block, single_tile)
+#endif
 LQC_DEFINE_BLOCK(narrow_block, narrow_tile)
 
 void LQC_ISA(lqc_conv_f32)(const lqc_conv_tile *t) {
@@ -94,6 +100,11 @@ void LQC_ISA(lqc_conv_f32)(const lqc_conv_tile *t) {
   for (; first + wide_channels <= t->channels; first += wide_channels) {
     wide_block(t, first);
   }
+#if LQC_VECTOR > 4
+  for (; first + LQC_VECTOR <= t->channels; first += LQC_VECTOR) {
+    single_block(t, first);
+  }
+#endif
   for (; first + narrow_channels <= t->channels; first += narrow_channels) {
     narrow_block(t, first);
   }

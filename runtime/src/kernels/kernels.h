@@ -173,10 +173,24 @@ typedef struct lqc_conv_tile {
 
 /* The taps of a window that are inside the image; at least one. */
 typedef struct lqc_pool_taps {
-  const int8_t *input;
+  const int8_t *input;              /* or of float32, the bytes */
   size_t row_stride, column_stride; /* bytes */
   uint32_t rows, columns;
 } lqc_pool_taps;
+
+/* ---- float32, element by element ----------------------------------------------------------------------------------
+ */
+
+/* Of a pixel: min(max(multiplier[c] * x + offset[c], low), high), two roundings, never fused. */
+typedef struct lqc_affine_f32 {
+  uint32_t channels;
+  const float *multiplier, *offset; /* NULL: without */
+  float low, high;
+} lqc_affine_f32;
+
+/* out[i] = a[i * a_step] op b[i * b_step]. Steps are 1, or 0 where one number meets all others. `out` may be an operand
+ * of step 1, or overlaps none. */
+typedef void (*lqc_combine_f32)(float *out, const float *a, size_t a_step, const float *b, size_t b_step, size_t count);
 
 /* ---- Fixed point ----------------------------------------------------------------------------------------------- */
 
@@ -277,8 +291,17 @@ typedef struct lqc_kernels {
   void (*max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n);
   void (*sum_i8)(int32_t *sums, const lqc_pool_taps *taps, size_t n);
   /* out = clip(floor(in * scale + 1/2), +-127 or +-32767); scales: [n], powers of two. */
-  void (*quantize_i8)(int8_t *out, const float *in, const double *scales, size_t n);
-  void (*quantize_i16)(int16_t *out, const float *in, const double *scales, size_t n);
+  void (*quantize_i8)(int8_t *out, const float *in, const float *scales, size_t n);
+  void (*quantize_i16)(int16_t *out, const float *in, const float *scales, size_t n);
+  /* Sum of the values, returned, and of their magnitudes; n < 2^24. For preparing: filters are the most of it. */
+  int32_t (*sum_and_magnitudes)(const int8_t *values, size_t n, int32_t *magnitudes);
+  void (*max_f32)(float *out, const lqc_pool_taps *taps, size_t n);
+  /* (((0 + tap) + tap) + ...) / taps, row by row. */
+  void (*average_f32)(float *out, const lqc_pool_taps *taps, size_t n);
+  /* `out` may be `in`, or overlaps it nowhere. */
+  void (*affine_f32)(float *out, const float *in, size_t pixels, const lqc_affine_f32 *params);
+  /* prelu: a < 0 ? a * b : a. */
+  lqc_combine_f32 add_f32, subtract_f32, multiply_f32, maximum_f32, minimum_f32, prelu_f32;
   /* scratch: lanes, [channels rounded up to LQC_SUMS_MULTIPLE]. */
   void (*fixed_point)(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
   void (*fixed_point_wide)(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);

@@ -23,14 +23,27 @@
   void lqc_fixed_point_##isa(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch); \
   void lqc_fixed_point_wide_##isa(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
 
-#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                      \
-  void lqc_conv_f32_##isa(const lqc_conv_tile *tile);                                       \
-  void lqc_depthwise_f32_##isa(const lqc_conv_tile *tile);                                  \
-  void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                          \
-  void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                  \
-  void lqc_sum_i8_##isa(int32_t *sums, const lqc_pool_taps *taps, size_t n);                \
-  void lqc_quantize_i8_##isa(int8_t *out, const float *in, const double *scales, size_t n); \
-  void lqc_quantize_i16_##isa(int16_t *out, const float *in, const double *scales, size_t n);
+#define LQC_DECLARE_COMBINE(name, isa) \
+  void lqc_##name##_f32_##isa(float *out, const float *a, size_t a_step, const float *b, size_t b_step, size_t count)
+
+#define LQC_DECLARE_PLAIN_KERNELS(isa)                                                                 \
+  void lqc_conv_f32_##isa(const lqc_conv_tile *tile);                                                  \
+  void lqc_depthwise_f32_##isa(const lqc_conv_tile *tile);                                             \
+  void lqc_int8_depthwise_##isa(const lqc_depthwise_pixel *pixel);                                     \
+  void lqc_affine_f32_##isa(float *out, const float *in, size_t pixels, const lqc_affine_f32 *params); \
+  LQC_DECLARE_COMBINE(add, isa);                                                                       \
+  LQC_DECLARE_COMBINE(subtract, isa);                                                                  \
+  LQC_DECLARE_COMBINE(multiply, isa);                                                                  \
+  LQC_DECLARE_COMBINE(maximum, isa);                                                                   \
+  LQC_DECLARE_COMBINE(minimum, isa);                                                                   \
+  LQC_DECLARE_COMBINE(prelu, isa);                                                                     \
+  int32_t lqc_sum_and_magnitudes_##isa(const int8_t *values, size_t n, int32_t *magnitudes);           \
+  void lqc_max_f32_##isa(float *out, const lqc_pool_taps *taps, size_t n);                             \
+  void lqc_average_f32_##isa(float *out, const lqc_pool_taps *taps, size_t n);                         \
+  void lqc_max_i8_##isa(int8_t *out, const lqc_pool_taps *taps, size_t n);                             \
+  void lqc_sum_i8_##isa(int32_t *sums, const lqc_pool_taps *taps, size_t n);                           \
+  void lqc_quantize_i8_##isa(int8_t *out, const float *in, const float *scales, size_t n);             \
+  void lqc_quantize_i16_##isa(int16_t *out, const float *in, const float *scales, size_t n);
 
 LQC_DECLARE_FIXED_POINT(scalar)
 LQC_DECLARE_FIXED_POINT(avx2)
@@ -68,6 +81,14 @@ void lqc_bitpack_i16_scalar(uint64_t *out, const int16_t *in, size_t pixels, uin
 #  define LQC_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #  define LQC_UNROLL _Pragma("GCC unroll 16")
+#endif
+/* What a loop writes is what it has just read in the same step, or nowhere read: vectors need no check at run time. */
+#if defined(__clang__)
+#  define LQC_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#  define LQC_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#  define LQC_INDEPENDENT
 #endif
 #define LQC_INLINE static inline __attribute__((always_inline))
 

@@ -20,6 +20,16 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
       .conv_f32 = lqc_conv_f32_scalar,
       .depthwise_f32 = lqc_depthwise_f32_scalar,
       .max_i8 = lqc_max_i8_scalar,
+      .sum_and_magnitudes = lqc_sum_and_magnitudes_scalar,
+      .max_f32 = lqc_max_f32_scalar,
+      .average_f32 = lqc_average_f32_scalar,
+      .affine_f32 = lqc_affine_f32_scalar,
+      .add_f32 = lqc_add_f32_scalar,
+      .subtract_f32 = lqc_subtract_f32_scalar,
+      .multiply_f32 = lqc_multiply_f32_scalar,
+      .maximum_f32 = lqc_maximum_f32_scalar,
+      .minimum_f32 = lqc_minimum_f32_scalar,
+      .prelu_f32 = lqc_prelu_f32_scalar,
       .sum_i8 = lqc_sum_i8_scalar,
       .quantize_i8 = lqc_quantize_i8_scalar,
       .quantize_i16 = lqc_quantize_i16_scalar,
@@ -28,25 +38,35 @@ void lqc_kernels_scalar(lqc_kernels *kernels) {
   };
 }
 
-#define LQC_OVERRIDE(name, NAME, plain)                       \
-  void lqc_kernels_##name(lqc_kernels *kernels) {             \
-    kernels->isa = LQC_ISA_##NAME;                            \
-    kernels->bconv = &lqc_bconv2d_##name;                     \
-    kernels->threshold = lqc_threshold_##name;                \
-    kernels->clip = lqc_clip_##name;                          \
-    kernels->affine = lqc_affine_##name;                      \
-    kernels->bitpack_f32 = lqc_bitpack_f32_##name;            \
-    kernels->bitpack_i8 = lqc_bitpack_i8_##name;              \
-    kernels->int8_conv = &lqc_int8_conv_##name;               \
-    kernels->int8_depthwise = lqc_int8_depthwise_##plain;     \
-    kernels->conv_f32 = lqc_conv_f32_##plain;                 \
-    kernels->depthwise_f32 = lqc_depthwise_f32_##plain;       \
-    kernels->max_i8 = lqc_max_i8_##plain;                     \
-    kernels->sum_i8 = lqc_sum_i8_##plain;                     \
-    kernels->quantize_i8 = lqc_quantize_i8_##plain;           \
-    kernels->quantize_i16 = lqc_quantize_i16_##plain;         \
-    kernels->fixed_point = lqc_fixed_point_##plain;           \
-    kernels->fixed_point_wide = lqc_fixed_point_wide_##plain; \
+#define LQC_OVERRIDE(name, NAME, plain)                           \
+  void lqc_kernels_##name(lqc_kernels *kernels) {                 \
+    kernels->isa = LQC_ISA_##NAME;                                \
+    kernels->bconv = &lqc_bconv2d_##name;                         \
+    kernels->threshold = lqc_threshold_##name;                    \
+    kernels->clip = lqc_clip_##name;                              \
+    kernels->affine = lqc_affine_##name;                          \
+    kernels->bitpack_f32 = lqc_bitpack_f32_##name;                \
+    kernels->bitpack_i8 = lqc_bitpack_i8_##name;                  \
+    kernels->int8_conv = &lqc_int8_conv_##name;                   \
+    kernels->int8_depthwise = lqc_int8_depthwise_##plain;         \
+    kernels->conv_f32 = lqc_conv_f32_##plain;                     \
+    kernels->depthwise_f32 = lqc_depthwise_f32_##plain;           \
+    kernels->max_i8 = lqc_max_i8_##plain;                         \
+    kernels->sum_and_magnitudes = lqc_sum_and_magnitudes_##plain; \
+    kernels->max_f32 = lqc_max_f32_##plain;                       \
+    kernels->average_f32 = lqc_average_f32_##plain;               \
+    kernels->affine_f32 = lqc_affine_f32_##plain;                 \
+    kernels->add_f32 = lqc_add_f32_##plain;                       \
+    kernels->subtract_f32 = lqc_subtract_f32_##plain;             \
+    kernels->multiply_f32 = lqc_multiply_f32_##plain;             \
+    kernels->maximum_f32 = lqc_maximum_f32_##plain;               \
+    kernels->minimum_f32 = lqc_minimum_f32_##plain;               \
+    kernels->prelu_f32 = lqc_prelu_f32_##plain;                   \
+    kernels->sum_i8 = lqc_sum_i8_##plain;                         \
+    kernels->quantize_i8 = lqc_quantize_i8_##plain;               \
+    kernels->quantize_i16 = lqc_quantize_i16_##plain;             \
+    kernels->fixed_point = lqc_fixed_point_##plain;               \
+    kernels->fixed_point_wide = lqc_fixed_point_wide_##plain;     \
   }
 
 #if defined(__aarch64__)
