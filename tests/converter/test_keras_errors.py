@@ -196,8 +196,10 @@ def test_output_that_is_the_input(keras):
     from larq_clip.converter import convert_keras_model
 
     x = keras.Input((4,))
-    with pytest.raises(ConversionError, match="its output is its input"):
-        convert_keras_model(keras.Model(x, keras.layers.Dropout(0.5)(x)))
+    idle = keras.layers.Dropout(0.5)(x)
+    for outputs in (idle, [idle, idle]):
+        with pytest.raises(ConversionError, match="its output is its input.*give it a layer that computes something"):
+            convert_keras_model(keras.Model(x, outputs))
 
 
 def test_several_inputs_of_a_layer(keras):
