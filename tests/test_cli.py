@@ -11,24 +11,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from support import IMAGE, dyadic_images, program, run_program, small_vgg
+from support import IMAGE, dyadic_images, program, run_program
 
 import larq_clip.converter
 from larq_clip.cli.inspect import describe_file
 
 PROGRAMS = ["larq-clip run", "larq-clip-run"]
-
-
-@pytest.fixture(scope="module")
-def keras_model():
-    return small_vgg()
-
-
-@pytest.fixture(scope="module")
-def model_bytes(keras_model):
-    import larq_clip
-
-    return larq_clip.convert_keras_model(keras_model)
 
 
 @pytest.fixture
