@@ -249,6 +249,14 @@ def test_inspect(files):
         assert f"{report[bytes_key]:,} bytes, {report[ratio]:.3f} times the {report[least_key]:,} " in text.stdout
 
 
+def test_many_layers_in_few_words():
+    from larq_clip.cli.text import layers_in_words
+
+    assert layers_in_words("a+b\x1b") == "a+b?"
+    assert layers_in_words("+".join("abcdefgh")) == "a+b+c+d+e+f+g+h"
+    assert layers_in_words("+".join("abcdefghi")) == "a+b+c+d+e+f+… (9 layers) …+i"
+
+
 def test_keys_of_inspect_are_those_that_are_documented(files):
     """Pins the keys: one that goes or comes needs another line here, in README.md and, if it goes, another version."""
     report = json.loads(run_program([*program("larq-clip"), "inspect", "model.lcb", "--json"], cwd=files).stdout)
