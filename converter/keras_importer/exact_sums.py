@@ -8,6 +8,7 @@ with them, and rounds its sum once, to float32. Quantizers and activation stay t
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from larq_clip import layers as clipped
@@ -50,7 +51,9 @@ class ExactSums:
 
     def __init__(self, layer: Any):
         self._layer = layer
-        config = layer.get_config()
+        with warnings.catch_warnings():  # of initializers that are functions, and not needed here
+            warnings.simplefilter("ignore")
+            config = layer.get_config()
         changes: dict[str, Any] = {key: None for key in config if key.endswith(NOT_OF_THE_SUM)}
         changes.update((key, "zeros") for key in config if key.endswith("_initializer"))
         self._twin = type(layer).from_config({**config, **changes, "activation": "linear", "dtype": "float64"})

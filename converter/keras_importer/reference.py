@@ -128,7 +128,9 @@ class KerasReference:
                 continue
             rounds = not integers or _rounded_sum(call, once=False) > 0
             if rounds and can_sum_exactly(call.layer):
-                call.exact = twins.setdefault(id(call.layer), ExactSums(call.layer))
+                if id(call.layer) not in twins:
+                    twins[id(call.layer)] = ExactSums(call.layer)
+                call.exact = twins[id(call.layer)]
             if integers:
                 linear = f"{call.name}:linear"
                 error = _rounded_sum(call, once=call.exact is not None)

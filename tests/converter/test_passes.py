@@ -361,6 +361,22 @@ def test_lower_accumulators_stores_float_without_a_clip():
     assert_same(graph, result)
 
 
+@pytest.mark.parametrize("move", ["slice", "depth_to_space", "pool", "flatten"])
+def test_lower_accumulators_moves_floats(move):
+    sketch = Sketch((6, 6, 5)).sign("s").binary_conv("c", 8)
+    if move == "slice":
+        sketch.slice("y", (8, 5, 4), begin_h=-1, begin_w=1, begin_c=2)
+    elif move == "depth_to_space":
+        sketch.depth_to_space("y", 2, 1)
+    else:
+        getattr(sketch, move)("y")
+    graph = float_outputs(sketch.graph())
+    result = lower_accumulators(graph)
+    assert_same(graph, result)
+    spec.check(result, lowered=True)
+    assert result.tensors["y"].dtype is DType.FLOAT32
+
+
 def test_lower_accumulators_does_not_fire_on_thresholds():
     graph = fuse_thresholds(chain("n", bits=8).graph("t"))
     assert lower_accumulators(graph).ops == graph.ops
