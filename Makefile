@@ -7,6 +7,7 @@
 #   make end-to-end-models  the model files of that, which take long and may be made on a busy machine
 #   make bench-kernels the same of single binary convolutions: times here, instructions and modelled cycles on aarch64
 #   make zoo           convert all models of larq-zoo in three fidelities, compare every layer, record it
+#   make random-models convert a thousand random Keras models, compare every layer, record it; interrupted, it goes on
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
 #   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
@@ -45,7 +46,7 @@ WORKERS ?= $(shell awk -v jobs=$(JOBS) '/MemTotal/ { fit = int($$2 / 8e6); \
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-c test-aarch64 test-armv7 test-python test-oldest fuzz fuzz-ci fuzz-fixed fuzz-record bench \
-	bench-end-to-end end-to-end-models bench-kernels accuracy zoo lint format schema setup system system-fuzz clean
+	bench-end-to-end end-to-end-models bench-kernels accuracy zoo random-models lint format schema setup system system-fuzz clean
 
 demo: setup system
 	$(BIN)/larq-clip demo --output build/demo
@@ -195,6 +196,9 @@ zoo: setup test-aarch64
 		tests/converter/test_zoo_models.py tests/converter/test_zoo_plain.py
 	mv build/zoo.json benchmarks/results/zoo.json
 	$(BIN)/python benchmarks/zoo_table.py
+
+random-models: setup
+	$(BIN)/python benchmarks/random_models.py
 
 EXPERIMENTS ?= $(basename $(notdir $(wildcard benchmarks/accuracy/configs/*_quarter.json)))
 SEEDS ?= 1 2 3

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+from pathlib import Path
 
 from larq_clip._machine import processor_name
 
@@ -13,6 +14,12 @@ from larq_clip._machine import processor_name
 def compiler_version(compiler: str) -> str:
     """First line that ``compiler --version`` prints."""
     return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def commit() -> str:
+    """Commit of the source tree, with ``-dirty`` where files that it tracks differ."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match=no-tag"]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def describe() -> dict[str, object]:

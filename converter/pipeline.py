@@ -14,6 +14,7 @@ from larq_clip.converter.passes.fuse_activations import fuse_activations
 from larq_clip.converter.passes.fuse_fixed_point import fuse_fixed_point
 from larq_clip.converter.passes.fuse_levels import fuse_levels
 from larq_clip.converter.passes.fuse_thresholds import fuse_thresholds
+from larq_clip.converter.passes.join_convolutions import join_convolutions
 from larq_clip.converter.passes.lower_accumulators import lower_accumulators
 from larq_clip.converter.passes.lower_batch_norm import lower_batch_norm
 from larq_clip.converter.passes.lower_channels import lower_channels
@@ -59,6 +60,7 @@ PIPELINE: tuple[Stage, ...] = (
         "after fuse_thresholds: the batch norms in front of signs have become thresholds, so that what reads an exact "
         "tensor stores it; before lower_accumulators, which makes numbers of what no epilogue started from",
     ),
+    Stage(join_convolutions, "after fuse_fixed_point: until then convolutions end in exact tensors, which none joins"),
     Stage(fold_batch_norm, "after fuse_thresholds, so that only batch norms without a sign are left"),
     Stage(lower_batch_norm, "after fold_batch_norm, for those that no weights could take"),
     Stage(lower_accumulators, "after lower_batch_norm: the affine epilogue takes the Affine that a batch norm became"),

@@ -3,18 +3,19 @@
 Two programs that compute the same ops from the same inputs, each rounding as it likes, stay within a bound E of each
 other, element by element. It is found by going through the ops, with E = 0 at the inputs:
 
-    E(out) = spread(op, v, E(in)) + 2 gamma(n) S,   gamma(n) = n u / (1 - n u), u = 2^-24.
+    E(out) = spread(op, v, E(in)) + (gamma(n) + gamma(m)) S,   gamma(n) = n u / (1 - n u), u = 2^-24.
 
-- The second term is the rounding of the op itself, once for either program (Higham, Accuracy and Stability of Numerical
-  Algorithms, section 3.1). S is the sum of magnitudes: sum |w x| + |b| of a layer with weights, |s| (|x| + |mean|) +
-  |beta| of a batch norm, the op on |x| with the magnitudes of its constants otherwise. n counts the roundings that an
-  element goes through: the products of a sum, the pixels of a pool, one per input, and 8 for what a program may do
-  differently: fold a batch norm into weights and bias, multiply by a reciprocal, approximate a function.
+- The second term is the rounding of the op itself, n times in one program and m in the other (Higham, Accuracy and
+  Stability of Numerical Algorithms, section 3.1). S is the sum of magnitudes: sum |w x| + |b| of a layer with weights,
+  |s| (|x| + |mean|) + |beta| of a batch norm, the op on |x| with the magnitudes of its constants otherwise. n counts
+  roundings of an element: the products of a sum, the pixels of a pool, one per input, and 8 for what a
+  program may do differently: fold a batch norm into weights and bias, multiply by a reciprocal, approximate a function.
+  A program that sums in float64, as the reference does, goes without the products of a sum.
 - The first term is what a difference of the inputs becomes: sum |w| E(in) for a layer with weights; for other ops the
   largest change of the result over v - E and v + E, which bounds it because they are monotone in each input. A softmax
   p changes most where its own input rises by max E and all others fall by it: by p (1 - p) (e^(2 max E) - 1) at most.
 - A scaled sum of integers, which is exact up to its scale, Keras may sum product by product: then S is |s| times the
-  largest sum, and n as many products as that has.
+  largest sum, and n as many products as that has, where Keras sums in float32.
 - Integers and bits are rounded by rule, not by chance: where E(in) is 0 it stays 0, else it is the change over v - E
   and v + E, so that a sign may differ only where |v| <= E.
 - Where a kernel is binary with a scale, or inputs are levels such as 1/3, the graph sums integers, and Keras multiples
@@ -77,12 +78,25 @@ def sum_error(terms: int, magnitudes: float) -> float:
     return terms * UNIT / (1 - terms * UNIT) * magnitudes
 
 
-def enclose(
-    graph: ir.Graph, name: str, known: Mapping[str, NDArray], sums: Mapping[str, float] = MappingProxyType({})
-) -> Enclosed:
-    """A tensor, from known tensors, arrays ``(batch, ...)`` as the evaluators take them, and how far it may be off.
+class Rules(NamedTuple):
+    """What is known of the two programs.
 
-    `sums` says of tensors that the graph computes exactly how far a program may be off that sums float32.
+    Attributes:
+        sums: of tensors that the graph computes exactly, how far the reference may be off.
+        exact: names of ops, those of a layer all, whose sums the reference rounds once.
+        settled: the tensor of a sum that the other program, too, rounds once: nothing but its constants may differ.
+    """
+
+    sums: Mapping[str, float] = MappingProxyType({})
+    exact: frozenset[str] = frozenset()
+    settled: str | None = None
+
+
+ANY = Rules()
+
+
+def enclose(graph: ir.Graph, name: str, known: Mapping[str, NDArray], rules: Rules = ANY) -> Enclosed:
+    """A tensor, from known tensors, arrays ``(batch, ...)`` as the evaluators take them, and how far it may be off.
 
     Raises:
         KeyError: where it depends on an input of the graph that is not known.
@@ -95,15 +109,19 @@ def enclose(
             if op is None:
                 raise KeyError(wanted)
             inputs = [visit(source) for source in op.inputs]
-            results = _through(op, inputs, graph.sources(op), graph.results(op))
-            results = [x._replace(error=x.error + sums.get(n, 0.0)) for n, x in zip(op.outputs, results, strict=True)]
+            results = _through(op, inputs, graph.sources(op), graph.results(op), rules)
+            results = [
+                x._replace(error=x.error + rules.sums.get(n, 0.0)) for n, x in zip(op.outputs, results, strict=True)
+            ]
             found.update(zip(op.outputs, results, strict=True))
         return found[wanted]
 
     return visit(name)
 
 
-def _through(op: ir.Op, inputs: Sequence[Enclosed], sources: list[Tensor], results: list[Tensor]) -> list[Enclosed]:
+def _through(
+    op: ir.Op, inputs: Sequence[Enclosed], sources: list[Tensor], results: list[Tensor], rules: Rules
+) -> list[Enclosed]:
     inputs = [_flushed(x) if source.dtype is DType.FLOAT32 else x for x, source in zip(inputs, sources, strict=True)]
     arrays = op.evaluate([x.array for x in inputs], sources, results)
     outputs = [Enclosed(array, np.zeros(array.shape)) for array in arrays]
@@ -113,7 +131,7 @@ def _through(op: ir.Op, inputs: Sequence[Enclosed], sources: list[Tensor], resul
     if isinstance(op, EXACT):
         return outputs
     return [
-        out._replace(error=out.error + _rounding(op, inputs, out, sources, result))
+        out._replace(error=out.error + _rounding(op, inputs, out, sources, result, rules))
         if result.dtype is DType.FLOAT32
         else out
         for out, result in zip(outputs, results, strict=True)
@@ -176,10 +194,13 @@ def _moved(x: Enclosed, tensor: Tensor, direction: int) -> NDArray:
     return stored(numbers, tensor)
 
 
-def _rounding(op: ir.Op, inputs: Sequence[Enclosed], out: Enclosed, sources: list[Tensor], result: Tensor) -> Reals:
-    """2 gamma(n) S of an op that computes float32."""
-    n = _roundings(op, result)
-    gamma = 2 * n * UNIT / (1 - n * UNIT)
+def _rounding(
+    op: ir.Op, inputs: Sequence[Enclosed], out: Enclosed, sources: list[Tensor], result: Tensor, rules: Rules
+) -> Reals:
+    """(gamma(n) + gamma(m)) S of an op that computes float32."""
+    rounded = op.name not in rules.exact
+    n = _roundings(op, result, rounded), _roundings(op, result, result.name != rules.settled)
+    gamma = sum(sum_error(count, 1.0) for count in n)
     value = np.abs(reals(out.array, result)) + out.error
     with np.errstate(over="ignore", invalid="ignore"):
         if isinstance(op, ir.Softmax):  # rounding the exponent z < 0 changes e^z by at most u |z| e^z <= u / e
@@ -191,20 +212,21 @@ def _rounding(op: ir.Op, inputs: Sequence[Enclosed], out: Enclosed, sources: lis
         else:
             offset = getattr(op, "offset", None)
             total = value if offset is None else value + 2 * np.abs(offset)
-            if isinstance(op, ir.Affine) and op.largest_sum and op.multiplier is not None:
+            if rounded and isinstance(op, ir.Affine) and op.largest_sum and op.multiplier is not None:
                 total = np.maximum(total, np.abs(op.multiplier) * np.float64(op.largest_sum))
             if all(source.dtype is DType.FLOAT32 for source in sources):
                 (largest,) = _with_magnitudes(op).evaluate(magnitudes, sources, [result])
                 total = np.maximum(total, np.abs(largest))
-        return gamma * total + n * SMALLEST_NORMAL
+        return gamma * total + max(n) * SMALLEST_NORMAL
 
 
-def _roundings(op: ir.Op, result: Tensor) -> int:
+def _roundings(op: ir.Op, result: Tensor, summed: bool) -> int:
+    """How many an element goes through; `summed` says that the products of a layer's sum are among them."""
     weights, window = getattr(op, "weights", None), getattr(op, "window", None)
     if weights is not None:
-        terms = weights.size // max(1, result.channels)
+        terms = weights.size // max(1, result.channels) if summed else 0
     else:
-        terms = getattr(op, "largest_sum", 0) if window is None else window.taps
+        terms = (getattr(op, "largest_sum", 0) if summed else 0) if window is None else window.taps
     return terms + len(op.inputs) + OTHER_ROUNDINGS
 
 
@@ -225,4 +247,4 @@ def _up(numbers: Reals) -> NDArray[np.float32]:
     return np.nextafter(numbers.astype(np.float32), np.float32(np.inf))
 
 
-__all__ = ["Enclosed", "enclose", "reals", "stored", "sum_error"]
+__all__ = ["Enclosed", "Rules", "enclose", "reals", "stored", "sum_error"]

@@ -7,13 +7,15 @@ are compared on that sign.
 1. Against the file: the op's evaluator (`larq_clip.converter.ir`), as the file is read back, computes from the
    runtime's input tensors what the runtime has computed. A difference is a fault of the runtime.
 2. Against Keras: where the file keeps a tensor that Keras has too, the output of a layer or its quantized input, the
-   Keras layers in between compute it from the nearest such tensors of the runtime. A difference is a fault of the file:
-   it is damaged, was made from another model, or the converter is wrong.
+   Keras layers in between compute it from the nearest such tensors of the runtime, their sums in float64. A difference
+   is a fault of the file: it is damaged, was made from another model, or the converter is wrong.
 
 Bits and integers must be equal. So must float32, unless it was rounded on the way: then the two may be as far apart as
-two orders of summation and of rounding can be, which `larq_clip.converter.rounding` derives for every element from the
-imported layers and the magnitudes at hand. The same derivation allows a sign, or a stored integer, to differ where what
-is rounded to it lies within that distance of the step, and nowhere else. Models of integers have no such place.
+rounding in any order can make them, which `larq_clip.converter.rounding` derives for every element from the imported
+layers and the magnitudes at hand. The same derivation allows a sign, or a stored integer, to differ where what is
+rounded to it lies within that distance of the step, and nowhere else. Models of integers have no such place. What the
+order of a sum may do can hide a wrong weight among hundreds; so a float layer is compared without it too, its sums in
+float64 on both sides, which leaves the rounding of its constants.
 
 By induction over the layers, the runtime computes the Keras model, up to those distances. What Keras computes on its
 own is compared at the outputs alone, for information: there rounding has gone through all layers.
@@ -25,7 +27,7 @@ own is compared at the outputs alone, for information: there rounding has gone t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +46,7 @@ class Reference(Protocol):
     graph: ir.Graph
     layers: frozenset[str]
     sums: Mapping[str, float]
+    exact: frozenset[str]
 
     def shape(self, name: str, bits: bool) -> tuple[int, ...] | None: ...
 
@@ -177,7 +180,8 @@ class _Checks:
     def _against_keras(self, image: int, name: str, arrays: Mapping[str, NDArray]) -> Mismatch | None:
         result, tensor = self._result, self._graph.tensors[name]
         ops, given = self._segment(name)
-        expected = self._expected(name, given, arrays).reshape(1, *tensor.shape)
+        expected, used = self._expected(name, given, arrays)
+        expected = expected.reshape(1, *tensor.shape)
         if tensor.dtype is DType.FLOAT32:
             expected = expected.astype(np.float32)
         expected, found = expected.astype(np.float64), reals(arrays[name], tensor)
@@ -186,9 +190,13 @@ class _Checks:
         differs = _differs(expected, found)
         if not np.any(differs):
             return None
-        allowed = self._allowed(name, arrays).reshape(found.shape)
+        allowed = self._allowed(name, used, arrays).reshape(found.shape)
         difference = np.abs(expected - found)
         beyond = differs & ~(difference <= allowed)
+        if not np.any(beyond):
+            closer = self._beyond_its_constants(name, used, arrays, expected)
+            if closer is not None:
+                beyond, allowed = closer
         if np.any(beyond):
             layers, types = "+".join(dict.fromkeys(op.name for op in ops)), "+".join(op.type for op in ops)
             return _mismatch("Keras", layers, types, tensor, image, expected, found, allowed, beyond)
@@ -214,10 +222,11 @@ class _Checks:
                     waiting.append(source)
         return [op for op in self._graph.ops if op in ops], given
 
-    def _expected(self, name: str, given: set[str], arrays: Mapping[str, NDArray]) -> NDArray:
+    def _expected(self, name: str, given: set[str], arrays: Mapping[str, NDArray]) -> tuple[NDArray, Collection[str]]:
+        """What Keras computes, and from which tensors of the runtime."""
         numbers = {other: reals(arrays[other], self._graph.tensors[other]) for other in given}
         try:
-            return self._reference.compute(name, numbers)
+            return self._reference.compute(name, numbers), numbers
         except LookupError:
             pass
         # The file reads a tensor in another place than Keras does, a sign that several layers share for instance; so
@@ -225,7 +234,7 @@ class _Checks:
         others = (self._known - set(self._graph.producer(name).outputs)) | given
         numbers = {other: reals(arrays[other], self._graph.tensors[other]) for other in self._before(name, others)}
         try:
-            return self._reference.compute(name, numbers)
+            return self._reference.compute(name, numbers), numbers
         except LookupError as error:
             raise VerificationError(
                 f"tensor {name!r} of the file depends on {sorted(given)}, which is not enough for Keras: {error}; "
@@ -238,8 +247,11 @@ class _Checks:
         written = [*self._graph.inputs, *(t for op in self._graph.ops[:place] for t in op.outputs)]
         return [other for other in written if other in among]
 
-    def _allowed(self, name: str, arrays: Mapping[str, NDArray]) -> Reals:
-        """How far Keras and the runtime may be apart, by the imported layers between tensors of the runtime."""
+    def _allowed(
+        self, name: str, used: Collection[str], arrays: Mapping[str, NDArray], settled: str | None = None
+    ) -> Reals:
+        """How far Keras and the runtime may be apart, by the imported layers behind the tensors that Keras used;
+        `settled` is as in `rounding.Rules`."""
         imported, tensor = self._reference.graph, self._graph.tensors[name]
         if name not in imported.tensors:
             return np.zeros(tensor.shape)
@@ -251,7 +263,27 @@ class _Checks:
             # Exact integers that the file has as float32 only are rounded there.
             if source.dtype is not DType.FLOAT32 or target.dtype is DType.FLOAT32:
                 known[other] = stored(reals(arrays[other], source).reshape(1, *target.shape), target)
-        return rounding.enclose(imported, name, known, self._reference.sums).error
+        rules = rounding.Rules(self._reference.sums, self._reference.exact, settled)
+        try:
+            return rounding.enclose(imported, name, {o: known[o] for o in used if o in known}, rules).error
+        except KeyError:  # Keras has a tensor, a sign that layers share for instance, where the graph has none
+            return rounding.enclose(imported, name, known, rules).error
+
+    def _beyond_its_constants(
+        self, name: str, used: Collection[str], arrays: Mapping[str, NDArray], expected: Reals
+    ) -> tuple[NDArray[np.bool_], Reals] | None:
+        """Where a float layer is off by more than the rounding of its constants makes it, its sum in float64 in the
+        file too; and how far that is. That the runtime sums in the order of the file has been checked by then."""
+        op, imported = self._graph.producer(name), self._reference.graph
+        before = imported.producer(name)
+        while before is not None and not isinstance(before, ir.Conv2D) and len(before.inputs) == 1:
+            before = imported.producer(before.input)  # a batch norm, say, which has been folded into the weights
+        if not isinstance(op, ir.Conv2D) or not isinstance(before, ir.Conv2D):
+            return None
+        (source,), (tensor,) = self._graph.sources(op), self._graph.results(op)
+        exact = op.exact(arrays[op.input], source, tensor)
+        allowed = self._allowed(name, used, arrays, before.output).reshape(exact.shape)
+        return np.isfinite(expected) & ~(np.abs(expected - exact) <= allowed), allowed
 
 
 def _differs(expected: Reals, found: Reals) -> NDArray[np.bool_]:

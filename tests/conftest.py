@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
-import larq_clip  # noqa: F401  (chooses Keras 2 before a test imports TensorFlow)
+import larq_clip  # chooses Keras 2 before a test imports TensorFlow
 
 ROOT = Path(__file__).parent.parent
 IN_CI = bool(os.environ.get("CI"))
@@ -46,6 +46,20 @@ def larq_reads_latent_weights():
     if larq is not None and larq.context.should_quantize():
         larq.context.quantized_scope(False).__enter__()  # for the tests behind
         pytest.fail("Larq's quantized scope was left on: call what raises within larq_clip._scope.quantized_scope")
+
+
+@pytest.fixture(scope="module")
+def keras_model():
+    """A clipped model of every kind of layer that a small VGG has."""
+    from support import small_vgg
+
+    return small_vgg()
+
+
+@pytest.fixture(scope="module")
+def model_bytes(keras_model) -> bytes:
+    """The file of `keras_model`."""
+    return larq_clip.convert_keras_model(keras_model)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from converter_support import dyadic
 
 from larq_clip.converter import ir, pipeline, reader, writer
 from larq_clip.converter.ir import DType
@@ -29,6 +30,18 @@ def check_on_runtime(data: bytes, x: np.ndarray, expected: dict[str, np.ndarray]
                 np.testing.assert_allclose(found[name], array, rtol=2**-22, err_msg=f"{name} on {isa}")
             else:
                 np.testing.assert_array_equal(found[name], array, err_msg=f"{name} on {isa}")
+
+
+def check_the_same_to_the_device(graph: ir.Graph) -> ir.Graph:
+    """A graph lowered, written, read and run on the C runtime: every tensor stays the same. Returns it lowered."""
+    lowered = pipeline.lower(graph)
+    data = writer.write(lowered)
+    x = dyadic(np.random.default_rng(3), (2, *graph.tensors["x"].shape))
+    expected = ir.evaluate(lowered, {"x": x})
+    for name, array in ir.evaluate(reader.read(data), {"x": x}).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    check_on_runtime(data, x, expected)
+    return lowered
 
 
 # ---- Models ---------------------------------------------------------------------------------------------------------

@@ -11,13 +11,27 @@ from larq_clip._keras import keras, lq, tf
 
 L, Q = keras.layers, lq.layers
 SIGNS = ("ste_sign", "approx_sign", "swish_sign")
-KERNELS = ("ste_sign", "ste_sign", "magnitude_aware_sign", "ste_tern", None)
+KERNELS = ("ste_sign", "ste_sign", "magnitude_aware_sign", "mean scale", "ste_tern", "dorefa", None)
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "hard_sigmoid", "hard_tanh", "linear")
 
 
 def input_quantizer(draw) -> Any:
     kind = draw(st.sampled_from([*SIGNS, "ste_heaviside", "dorefa", None]))
     return lq.quantizers.DoReFa(draw(st.integers(1, 3))) if kind == "dorefa" else kind
+
+
+def mean_scale(kernel):
+    """XNOR-Net's quantizer."""
+    clipped = tf.clip_by_value(kernel, -1, 1)
+    axes = list(range(kernel.shape.rank - 1))
+    return tf.reduce_mean(tf.abs(clipped), axis=axes, keepdims=True) * lq.quantizers.SteSign()(clipped)
+
+
+def kernel_quantizer(draw) -> Any:
+    kind = draw(st.sampled_from(KERNELS))
+    if kind == "dorefa":
+        return lq.quantizers.DoReFa(draw(st.integers(1, 2)), mode="weights")
+    return mean_scale if kind == "mean scale" else kind
 
 
 def placed(draw, x, largest: int = 3) -> dict[str, Any]:
@@ -41,7 +55,7 @@ def binary_conv(draw, x):
         groups * draw(st.sampled_from([1, 3, 16])),
         groups=groups,
         input_quantizer=quantizer,
-        kernel_quantizer=draw(st.sampled_from(KERNELS)),
+        kernel_quantizer=kernel_quantizer(draw),
         pad_values=float(draw(st.integers(low, 1))),
         use_bias=draw(st.booleans()),
         activation=draw(st.sampled_from(["relu", "linear"])),
@@ -80,7 +94,7 @@ def pool(draw, x):
 
 def moved(draw, x):
     """Elements in other places."""
-    kind = draw(st.sampled_from(["pad", "crop", "up", "slice", "shuffle"]))
+    kind = draw(st.sampled_from(["pad", "crop", "up", "slice", "split", "reshape", "shuffle"]))
     channels = x.shape[-1]
     if kind == "pad":
         return L.ZeroPadding2D(((draw(st.integers(0, 2)), 1), (1, draw(st.integers(0, 2)))))(x)
@@ -90,6 +104,11 @@ def moved(draw, x):
         return L.UpSampling2D((1, 2))(x)
     if kind == "slice" and channels > 1:
         return x[..., draw(st.integers(0, channels - 1)) :]
+    if kind == "split" and channels > 1:
+        first = draw(st.integers(1, channels - 1))
+        return L.Concatenate()(tf.split(x, [first, channels - first], axis=-1)[::-1])
+    if kind == "reshape":
+        return L.Reshape((x.shape[2], x.shape[1], channels))(x)
     order = draw(st.permutations(range(min(channels, 5))))
     return L.Lambda(lambda t: tf.gather(t, order, axis=-1))(x)
 
@@ -112,14 +131,18 @@ def elementwise(draw, x):
 
 def merged(draw, x, others):
     same = [other for other in others if other.shape == x.shape]
-    kind = draw(st.sampled_from(["gate", "concatenate", "add", "multiply", "subtract", "maximum"]))
+    kind = draw(
+        st.sampled_from(["gate", "concatenate", "add", "multiply", "subtract", "maximum", "minimum", "average"])
+    )
     if kind == "gate":
         gate = L.Dense(x.shape[-1], activation="sigmoid")(L.GlobalAveragePooling2D(keepdims=True)(x))
         return L.Multiply()([x, gate])
     if kind == "concatenate":
         fits = [other for other in others if other.shape[1:3] == x.shape[1:3]]
         return L.Concatenate()([x, draw(st.sampled_from(fits))])
-    layer = {"add": L.Add, "multiply": L.Multiply, "subtract": L.Subtract, "maximum": L.Maximum}[kind]
+    layer = {"add": L.Add, "multiply": L.Multiply, "subtract": L.Subtract, "maximum": L.Maximum}
+    layer |= {"minimum": L.Minimum, "average": L.Average}
+    layer = layer[kind]
     return layer()([x, draw(st.sampled_from(same))])
 
 
@@ -135,11 +158,57 @@ STEPS = (binary_conv, binary_conv, binary_conv, elementwise, elementwise, elemen
 RARE = (depthwise, separable, transposed, block)
 
 
+def sequence(draw, x):
+    """A layer of ``(length, channels)``."""
+    length, channels = x.shape[1:]
+    layers = [
+        lambda: L.BatchNormalization(),
+        lambda: L.Activation(draw(st.sampled_from(ACTIVATIONS))),
+        lambda: L.PReLU(shared_axes=[1]),
+        lambda: L.ZeroPadding1D(draw(st.integers(1, 2))),
+        lambda: L.MaxPooling1D(min(2, length), draw(st.integers(1, 2)), draw(st.sampled_from(["same", "valid"]))),
+        lambda: L.AveragePooling1D(min(2, length), 1, "same"),
+        lambda: L.Dense(draw(st.integers(1, 5))),
+        lambda: Q.QuantDense(3, input_quantizer=input_quantizer(draw), kernel_quantizer="ste_sign"),
+        lambda: L.Conv1D(3, min(3, length), activation="relu"),
+        lambda: L.Reshape((channels, length)),
+    ]
+    return draw(st.sampled_from(layers))()(x)
+
+
+def binary_sequence(draw, x):
+    padding = draw(st.sampled_from(["same", "valid", "causal"]))
+    return Q.QuantConv1D(
+        draw(st.sampled_from([1, 4, 16])),
+        draw(st.integers(1, min(3, x.shape[1]))),
+        padding=padding,
+        dilation_rate=draw(st.integers(1, 2)) if padding != "valid" else 1,
+        input_quantizer=input_quantizer(draw),
+        kernel_quantizer=draw(st.sampled_from(["ste_sign", "magnitude_aware_sign", None])),
+        use_bias=draw(st.booleans()),
+    )(x)
+
+
+def random_sequence_model(draw: Callable[[st.SearchStrategy], Any]) -> Any:
+    """Up to six layers on rows, and sometimes a dense end of their largest."""
+    x = given = keras.Input((draw(st.integers(2, 9)), draw(st.sampled_from([1, 4, 33]))))
+    for _ in range(draw(st.integers(1, 6))):
+        x = draw(st.sampled_from([binary_sequence, sequence]))(draw, x)
+    if draw(st.booleans()):
+        x = draw(st.sampled_from([L.GlobalMaxPooling1D, L.GlobalAveragePooling1D, L.Flatten]))()(x)
+        for _ in range(draw(st.integers(1, 2))):
+            x = Q.QuantDense(4, input_quantizer=input_quantizer(draw), kernel_quantizer=draw(st.sampled_from(SIGNS)))(x)
+            x = L.BatchNormalization()(x)
+    return keras.Model(given, L.ReLU(6.0)(x))
+
+
 def random_model(draw: Callable[[st.SearchStrategy], Any]) -> Any:
-    """Up to six layers on an image, and sometimes a dense end.
+    """Up to six layers on an image, and sometimes a dense end; one in six on rows.
 
     Called by the test, not a strategy: Keras takes names from Python's random numbers, which hypothesis minds.
     """
+    if draw(st.sampled_from([True, *[False] * 5])):
+        return random_sequence_model(draw)
     size = st.integers(2, 6)
     given = keras.Input((draw(size), draw(size), draw(st.sampled_from([1, 3, 4, 8, 33]))))
     tensors = [given]

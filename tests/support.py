@@ -18,6 +18,16 @@ def dyadic_images(count: int, shape: tuple[int, ...] = IMAGE, seed: int = 0) -> 
     return np.random.default_rng(seed).integers(-128, 128, (count, *shape)).astype(np.float32) / 128
 
 
+def write_signs(path: Path, shape: tuple[int, ...]) -> None:
+    """The file of a model that gives the sign of each element of its input, as float32."""
+    from larq_clip.converter import ir, writer
+
+    kinds = {"x": ir.DType.FLOAT32, "bits": ir.DType.BIT, "out": ir.DType.FLOAT32}
+    ops = [ir.Bitpack("sign", ("x",), ("bits",)), ir.Unpack("unpack", ("bits",), ("out",))]
+    tensors = [ir.Tensor(name, dtype, shape) for name, dtype in kinds.items()]
+    path.write_bytes(writer.write(ir.Graph.build("signs", tensors, ops, ["x"], ["out"])))
+
+
 def randomize(model, seed: int = 0) -> None:
     """Give a Keras model random weights under which its activations are alive: gamma of both signs and, in some
     channels, zero; statistics that lie inside the range of the accumulators."""

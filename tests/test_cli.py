@@ -11,24 +11,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from support import IMAGE, dyadic_images, program, run_program, small_vgg
+from support import IMAGE, dyadic_images, program, run_program
 
 import larq_clip.converter
 from larq_clip.cli.inspect import describe_file
 
 PROGRAMS = ["larq-clip run", "larq-clip-run"]
-
-
-@pytest.fixture(scope="module")
-def keras_model():
-    return small_vgg()
-
-
-@pytest.fixture(scope="module")
-def model_bytes(keras_model):
-    import larq_clip
-
-    return larq_clip.convert_keras_model(keras_model)
 
 
 @pytest.fixture
@@ -259,6 +247,14 @@ def test_inspect(files):
     ):
         assert report[ratio] == report[bytes_key] / report[least_key] >= 1
         assert f"{report[bytes_key]:,} bytes, {report[ratio]:.3f} times the {report[least_key]:,} " in text.stdout
+
+
+def test_many_layers_in_few_words():
+    from larq_clip.cli.text import layers_in_words
+
+    assert layers_in_words("a+b\x1b") == "a+b?"
+    assert layers_in_words("+".join("abcdefgh")) == "a+b+c+d+e+f+g+h"
+    assert layers_in_words("+".join("abcdefghi")) == "a+b+c+d+e+f+… (9 layers) …+i"
 
 
 def test_keys_of_inspect_are_those_that_are_documented(files):

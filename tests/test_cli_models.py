@@ -12,21 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import IMAGE, dyadic_images, small_vgg
+from support import IMAGE, dyadic_images, run_program
 
 import larq_clip
 from larq_clip.cli import main
 from larq_clip.cli.trust import code_in_config
-
-
-@pytest.fixture(scope="module")
-def keras_model():
-    return small_vgg()
-
-
-@pytest.fixture(scope="module")
-def model_bytes(keras_model):
-    return larq_clip.convert_keras_model(keras_model)
+from larq_clip.converter import reader
 
 
 @pytest.fixture
@@ -305,6 +296,29 @@ def test_zoo_model(zoo, folder, command):
     code, out, err = command("convert", "zoo:Tiny", "--weights", "none", "--input-shape", "9", "8", "2", "-o", "a.lcb")
     assert code == 0 and "verified: " in out, err
     assert larq_clip.Interpreter("a.lcb").inputs[0].shape == (9, 8, 2)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_files_of_zoo_models(suffix, tmp_path):
+    """BinaryDenseNet's class and XNORNet's quantizer, which another process knows of larq-zoo alone.
+
+    Keras itself does not load a quantizer that is a function from .h5.
+    """
+    pytest.importorskip("larq_zoo", reason="larq-zoo is not installed: pip install 'larq-clip[zoo]'")
+    from larq_zoo.literature.densenet import BinaryDenseNet
+    from larq_zoo.literature.xnornet import xnor_weight_scale
+
+    from larq_clip._keras import keras, lq
+
+    x = keras.Input((6, 6, 3))
+    signs = {"input_quantizer": "ste_sign", "use_bias": False}
+    signs["kernel_quantizer"] = xnor_weight_scale if suffix == ".keras" else "magnitude_aware_sign"
+    model = BinaryDenseNet(x, lq.layers.QuantConv2D(4, 3, **signs)(x))
+    model.save(tmp_path / f"zoo{suffix}")
+    code = "import sys; from larq_clip.cli import main; main(['convert', *sys.argv[1:]])"
+    run = run_program([sys.executable, "-c", code, f"zoo{suffix}", "-o", "out.lcb"], cwd=tmp_path)
+    assert run.returncode == 0 and "verified: " in run.stdout, run.stderr
+    assert [op.epilogue.name for op in reader.read((tmp_path / "out.lcb").read_bytes()).ops[1:]] == ["AFFINE"]
 
 
 def test_zoo_weights_of_a_file(zoo, folder, command):

@@ -317,6 +317,13 @@ class Conv2D(UnaryOp):
         y = floats.conv2d(as_images(x, source), self.weights, axes, self.bias, self.groups)
         return like(self.activation(y), result)
 
+    def exact(self, x: NDArray, source: Tensor, result: Tensor) -> NDArray[np.float64]:
+        """The output in float64: what the constants say, without the rounding of sums."""
+        axes = self.window.axes(source.shape, result.shape)
+        y = arithmetic.convolve(as_images(x, source), self.weights.transpose(3, 0, 1, 2), axes, groups=self.groups)
+        y = y if self.bias is None else y + self.bias
+        return np.clip(y, self.activation.low, self.activation.high).reshape(-1, *result.shape)
+
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm(UnaryOp):

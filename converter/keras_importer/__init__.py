@@ -41,11 +41,13 @@ def import_model(model: Any) -> ir.Graph:
     builder = GraphBuilder(fixed_point=is_fixed_point(model))
     given = [_import_input(builder, keras_tensor) for keras_tensor in model.inputs]
     results = [_as_tensor(builder, result) for result in _import_network(builder, model, given, "")]
-    outputs = [result.name for result in results]
-    idle = [name for name in outputs if name in builder.inputs]
-    if idle:
-        raise ConversionError(f"model {model.name!r}: its output is its input {idle[0]!r}; nothing is left to convert")
-    return builder.graph(model.name, outputs)
+    idle = {result.name for result in results} & set(builder.inputs)
+    if len(idle) == len({result.name for result in results}):
+        raise ConversionError(
+            f"model {model.name!r}: its output is its input {sorted(idle)[0]!r}; nothing is left to convert, so give "
+            "it a layer that computes something in inference"
+        )
+    return builder.graph(model.name, [result.name for result in results])
 
 
 def _import_network(builder: GraphBuilder, model: Any, given: list[Source], prefix: str) -> list[Source]:

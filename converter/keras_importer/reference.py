@@ -25,6 +25,7 @@ from larq_clip._keras import keras, lq, tf
 from larq_clip._scope import quantized_scope
 from larq_clip.converter import ir
 from larq_clip.converter.keras_importer import import_model
+from larq_clip.converter.keras_importer.exact_sums import KERNELS, ExactSums, can_sum_exactly
 from larq_clip.converter.rounding import sum_error
 from larq_clip.quantizers import AccumulatorClip
 
@@ -52,6 +53,7 @@ class Call:
         sources: where each tensor comes from that the call reads, by the tensor's id.
         results: the tensors that it returns.
         kind: how it quantizes its input, equal for calls that do it alike; None where it does not.
+        exact: what computes the call instead of the layer, whose sum would round.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Call:
     results: list[Key]
     quantizer: Any = None
     kind: str | None = None
+    exact: ExactSums | None = None
 
     @property
     def layer(self) -> Any:
@@ -89,6 +92,7 @@ class KerasReference:
         layers: names of all calls.
         sums: of layers that the graph computes in integers and Keras with rounding, the tensor in front of the
             activation, and how far Keras may be off; see `larq_clip.converter.rounding`.
+        exact: names of the calls whose sums are rounded once, to float32.
 
     Raises:
         larq_clip.ConversionError: where the model cannot be converted.
@@ -110,17 +114,27 @@ class KerasReference:
             if isinstance(getattr(call.layer, "accumulator_quantizer", None), AccumulatorClip):
                 self._clipped[f"{call.name}:clipped"] = call
         self.layers = frozenset(call.name for call in self._network.calls)
-        self.sums = self._rounded_sums()
+        self.sums: dict[str, float] = {}
+        self._sum_exactly()
+        self.exact = frozenset(call.name for call in self._network.calls if call.exact is not None)
 
-    def _rounded_sums(self) -> dict[str, float]:
+    def _sum_exactly(self) -> None:
+        """Call the twins of layers whose sums would round, and find how far off sums of levels and scales are."""
         binary = {op.name for op in self.graph.ops if isinstance(op, ir.BinaryConv2D)}
-        found = {}
+        twins: dict[int, ExactSums] = {}
         for call in self._network.calls:
-            if call.name in binary and not getattr(call.layer, "has_scale", False):
-                error = _rounded_sum(call)
+            integers = call.name in binary
+            if integers and getattr(call.layer, "has_scale", False):
+                continue
+            rounds = not integers or _rounded_sum(call, once=False) > 0
+            if rounds and can_sum_exactly(call.layer):
+                if id(call.layer) not in twins:
+                    twins[id(call.layer)] = ExactSums(call.layer)
+                call.exact = twins[id(call.layer)]
+            if integers:
                 linear = f"{call.name}:linear"
-                found[linear if linear in self.graph.tensors else call.name] = error
-        return found
+                error = _rounded_sum(call, once=call.exact is not None)
+                self.sums[linear if linear in self.graph.tensors else call.name] = error
 
     def shape(self, name: str, bits: bool) -> tuple[int, ...] | None:
         """Shape without the batch of what Keras computes under the name of a tensor.
@@ -202,8 +216,14 @@ def _add_model(network: _Network, node: Any, name: str, prefix: str, results: li
     _add_calls(network, inner, f"{name}/")
 
 
-def _rounded_sum(call: Call) -> float:
-    """How far the sum of a layer with quantizers may be from the exact one; 0 where its terms are integers."""
+ROUNDED_FACTORS = 3  # of a term: the level m / n, the scale s, and in the graph s / n
+
+
+def _rounded_sum(call: Call, once: bool) -> float:
+    """How far the sum of a layer with quantizers may be from the exact one, which the graph scales and rounds once.
+
+    0 where the terms are integers, and, where `once` says that the sum too is rounded once, integers times one scale.
+    """
     inputs = np.ones(1) if call.quantizer is None else np.abs(np.asarray(call.quantizer(tf.constant(_probes()))))
     terms, magnitudes, exact = 1, float(inputs.max()), bool(np.all(inputs == np.round(inputs)))
     with quantized_scope(True):
@@ -212,13 +232,24 @@ def _rounded_sum(call: Call) -> float:
         # Output channels are the last axis, of transposed convolutions the one before.
         sums = [np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1).sum(axis=1).max() for axis in (-1, -2)]
         terms, magnitudes = terms * kernel.size // min(kernel.shape[-2:]), magnitudes * float(max(sums))
-        mantissas = np.frexp(kernel[kernel > 0])[0]
-        exact = exact and bool(np.all(mantissas == 0.5)) and len(np.unique(kernel[kernel > 0])) <= 1
-    return 0.0 if exact else sum_error(terms, magnitudes)
+    # A pointwise kernel behind the first is one of a float layer in the graph.
+    filters = 2 if hasattr(call.layer, "depthwise_kernel") else 1
+    exact = exact and all(
+        _is_scaled(kernel, filters, power_of_two=not once) for kernel in kernels[: 1 if once else None]
+    )
+    return 0.0 if exact else sum_error(ROUNDED_FACTORS + 1 if once else terms, magnitudes)
+
+
+def _is_scaled(magnitudes: NDArray, filters: int, power_of_two: bool) -> bool:
+    """Whether every filter, over all but the last axes, is 0 and one scale; or the kernel one power of two."""
+    scale = magnitudes.max(axis=tuple(range(magnitudes.ndim - filters)))
+    if power_of_two and not (np.all(scale == scale.max()) and np.frexp(scale.max())[0] in (0, 0.5)):
+        return False
+    return bool(np.all((magnitudes == scale) | (magnitudes == 0)))
 
 
 def _kernels(layer: Any) -> list[str]:
-    return [name for name in ("kernel", "depthwise_kernel", "pointwise_kernel") if hasattr(layer, name)]
+    return [name for name in KERNELS if hasattr(layer, name)]
 
 
 def _read_by(node: Any) -> list[Any]:
@@ -347,6 +378,9 @@ class _Run:
 
     @staticmethod
     def _execute(call: Call, operands: Mapping[int, Any]) -> list[Any]:
+        if call.exact is not None:
+            (operand,) = operands.values()
+            return [call.exact(operand)]
         # A call may read one tensor several times, and each time one is taken from the list.
         table = {str(number): [tensor] * len(call.node.flat_input_ids) for number, tensor in operands.items()}
         args, kwargs = call.node.map_arguments(table)

@@ -21,7 +21,7 @@ def lower_accumulators(graph: Graph) -> Graph:
 
     The first needs tensors in between that nothing else reads and an Affine without activation. A clip to more than
     8 bits that is not int16 takes the last form, with its clip. Accumulators are below 2^24 in magnitude or rounded as
-    Keras rounds them, so float32 holds the same values; max pools and reshapes of them become float32 too. It does not
+    Keras rounds them, so float32 holds the same values; what pools or moves them becomes float32 too. It does not
     fire on a convolution that has an epilogue. It ends because each rewrite gives one an epilogue.
     """
     return _carry_types(apply_everywhere(graph, _rewrite))
@@ -63,10 +63,11 @@ def _rewrite(graph: Graph, op: Op) -> Replacement | None:
 
 
 def _carry_types(graph: Graph) -> Graph:
-    """Max pools and reshapes write the type that they read."""
+    """Max pools and moves of elements write the type that they read."""
     tensors = dict(graph.tensors)
     for op in graph.ops:
-        if isinstance(op, (ir.MaxPool2D, ir.Reshape)):
+        if isinstance(op, (ir.MaxPool2D, ir.Reshape, ir.Slice, ir.DepthToSpace)):
             source, result = tensors[op.input], tensors[op.output]
-            tensors[op.output] = source.reshaped(result.name, result.shape)
+            if source.dtype is not result.dtype:
+                tensors[op.output] = source.reshaped(result.name, result.shape)
     return Graph.build(graph.name, tensors.values(), graph.ops, graph.inputs, graph.outputs)

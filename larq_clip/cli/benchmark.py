@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from larq_clip._native import ISAS
-from larq_clip.cli.text import printable
+from larq_clip.cli.text import layers_in_words
 from larq_clip.files import atomic_write, write_target
 from larq_clip.interpreter import Interpreter
 
@@ -126,9 +126,8 @@ def _print_table(report: dict[str, Any]) -> None:
     click.echo(f"{'ms':>10} {'%':>6} {'GMAC/s':>9}  {'kernel':24} layers")
     for op in report["ops"]:
         gmacs = "" if op["gmacs"] is None else f"{op['gmacs']:.1f}"
-        click.echo(
-            f"{op['milliseconds']:10.4f} {op['percent']:6.1f} {gmacs:>9}  {op['kernel']:24} {printable(op['name'])}"
-        )
+        layers = layers_in_words(op["name"])
+        click.echo(f"{op['milliseconds']:10.4f} {op['percent']:6.1f} {gmacs:>9}  {op['kernel']:24} {layers}")
 
 
 @click.command()

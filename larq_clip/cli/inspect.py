@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from larq_clip.cli.text import printable
+from larq_clip.cli.text import layers_in_words, printable
 from larq_clip.errors import ModelFileError
 from larq_clip.files import atomic_write
 
@@ -122,7 +122,7 @@ def inspect(model: Path, as_json: bool) -> None:
     for op in description["ops"]:
         numbers = (f"{op[key]:,}" if op[key] else "" for key in NUMBERS)
         table.add_row(
-            op["type"], Text(printable(op["name"])), op["kernel"], _tensors(op["outputs"]), _details(op), *numbers
+            op["type"], Text(layers_in_words(op["name"])), op["kernel"], _tensors(op["outputs"]), _details(op), *numbers
         )
     # A table cut off at the terminal's edge hides what was asked for; a long line does not.
     wide = Console(width=1000)

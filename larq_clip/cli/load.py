@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from larq_clip._quiet import import_tensorflow
-from larq_clip.cli.zoo import IMAGENET, PREFIX, zoo_model
+from larq_clip.cli.zoo import IMAGENET, PREFIX, zoo_model, zoo_objects
 from larq_clip.errors import ConversionError
 
 SUFFIXES = (".h5", ".hdf5", ".keras")
@@ -81,11 +81,13 @@ def load_keras_model(path: Path, trust: bool = False) -> Any:
 
     try:
         with quantized_scope():
-            return keras.models.load_model(path, compile=False, safe_mode=not trust)
+            return keras.models.load_model(path, zoo_objects(), compile=False, safe_mode=not trust)
     except Exception as error:  # Keras raises whatever its reader meets
         reason = str(error).strip().splitlines()
         raise ConversionError(
-            f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {reason[0] if reason else ''}"
+            f"{path} cannot be loaded as a Keras model: {type(error).__name__}: {reason[0] if reason else ''}; "
+            "if it needs classes or functions that neither Keras nor Larq has, nor larq-zoo where that is installed, "
+            "load it in Python and give the model to larq_clip.convert_keras_model"
         ) from error
 
 

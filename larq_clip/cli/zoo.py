@@ -52,6 +52,18 @@ def zoo_names() -> list[str]:
     return sorted(_factories())
 
 
+def zoo_objects() -> dict[str, type]:
+    """Classes that files of larq-zoo's models name, and that it does not register with Keras as it does quantizers.
+
+    Empty where larq-zoo is not installed.
+    """
+    try:
+        from larq_zoo.literature import densenet
+    except ImportError:
+        return {}
+    return {"BinaryDenseNet": densenet.BinaryDenseNet}
+
+
 def _factories() -> dict[str, Callable[..., Any]]:
     try:
         from larq_zoo import literature, sota

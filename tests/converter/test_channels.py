@@ -11,6 +11,8 @@ from fixed_point_support import SHAPE, check, images, quantized
 
 from larq_clip.converter import ir, keras_importer, pipeline, spec
 from larq_clip.converter.ir import DType
+from larq_clip.converter.passes.fuse_fixed_point import fuse_fixed_point
+from larq_clip.converter.passes.join_convolutions import join_convolutions
 from larq_clip.converter.passes.lower_channels import lower_channels
 from larq_clip.errors import ConversionError
 
@@ -99,6 +101,73 @@ def test_channels_that_the_input_has_not_are_refused(channels):
     sketch.ops[-1] = dataclasses.replace(sketch.ops[-1], channels=np.array(channels))
     with pytest.raises(spec.SpecError, match="'s' .*has the channels that it names"):
         sketch.graph()
+
+
+# ---- Joining ---------------------------------------------------------------------------------------------------------
+
+
+def parts(*filters: int, steps: int = 1, dtypes=(DType.INT8,)) -> Sketch:
+    """Convolutions of neighbouring channels, with biases, norms and relus or without, whose outputs are joined."""
+    sketch = stored()
+    for i, count in enumerate(filters):
+        select(sketch, f"s{i}", 2 * i, 2 * i + 1, source="q").int8_conv(f"c{i}", count, bias=i != 1)
+        for j in range(steps):
+            sketch.exact_relu(f"r{i}{j}").exact_norm(f"n{i}{j}")
+        sketch.store(f"o{i}", dtypes[i % len(dtypes)], fraction_bits=(i + 2,))
+    return sketch.join("j", *(f"o{i}" for i in range(len(filters))))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_convolutions_of_groups_of_channels_become_one(steps):
+    graph = parts(3, 1, 4, steps=steps).sign("bits").graph("j", "bits")
+    before = fuse_fixed_point(lower_channels(graph))
+    assert types(before).count("Int8Conv2D") == 3 and "Concatenate" in types(before)
+    result = join_convolutions(before)
+    assert types(result).count("Int8Conv2D") == 1 and "Concatenate" not in types(result)
+    assert_same(graph, result)
+    (conv,) = ops_of(result, ir.Int8Conv2D)
+    old = ops_of(before, ir.Int8Conv2D)
+    np.testing.assert_array_equal(conv.weights, np.concatenate([op.weights for op in old]))
+    np.testing.assert_array_equal(conv.bias, [*old[0].bias, 0, *old[2].bias])
+    assert conv.output == "j" and conv.name == ir.join_names(*old, ops_of(before, ir.Concatenate)[0])
+
+
+def other_reader(sketch: Sketch) -> ir.Graph:
+    return sketch.graph("j", "o1")
+
+
+def other_input(sketch: Sketch) -> ir.Graph:
+    sketch.quantize("q2", fraction_bits=BITS, source="x")
+    place = next(i for i, op in enumerate(sketch.ops) if op.name == "s1")
+    sketch.ops[place] = dataclasses.replace(sketch.ops[place], inputs=("q2",))
+    return sketch.graph("j")
+
+
+def other_steps(sketch: Sketch) -> ir.Graph:
+    place = next(i for i, op in enumerate(sketch.ops) if op.name == "o1")
+    sketch.exact_relu("again", source="n10")
+    sketch.ops[place] = dataclasses.replace(sketch.ops[place], inputs=("again",))
+    return sketch.graph("j")
+
+
+def other_window(sketch: Sketch) -> ir.Graph:
+    place = next(i for i, op in enumerate(sketch.ops) if op.name == "c1")
+    op = sketch.ops[place]
+    window, _ = ir.Window.place((4, 5, 6), (1, 1), padding="same")
+    sketch.ops[place] = dataclasses.replace(op, window=window, weights=op.weights[:, :1, :1])
+    return sketch.graph("j")
+
+
+@pytest.mark.parametrize("change", [other_reader, other_input, other_steps, other_window])
+def test_convolutions_that_differ_are_left(change):
+    graph = change(parts(3, 2))
+    before = fuse_fixed_point(lower_channels(graph))
+    assert join_convolutions(before) is before and types(before).count("Int8Conv2D") == 2
+
+
+def test_convolutions_stored_in_different_types_are_left():
+    before = fuse_fixed_point(lower_channels(parts(3, 2, dtypes=(DType.INT8, DType.INT16)).graph("j")))
+    assert join_convolutions(before) is before and "Concatenate" in types(before)
 
 
 # ---- Keras ----------------------------------------------------------------------------------------------------------

@@ -75,6 +75,16 @@ CASES = {
         True,
         2,
     ),
+    "unquantized": (
+        IMAGE,
+        lambda: [
+            *(Q.QuantConv2D(3, 2, activation="relu"), Q.QuantDepthwiseConv2D(2), Q.QuantSeparableConv2D(3, 2)),
+            *(Q.QuantConv2DTranspose(2, 2), L.Flatten(), Q.QuantDense(4)),
+        ],
+        False,
+        0,
+    ),
+    "unquantized 1d": (SEQUENCE, lambda: [Q.QuantConv1D(3, 2), Q.QuantDense(4)], False, 0),
     "magnitude aware": (IMAGE, lambda: [quantized("approx_sign", "magnitude_aware_sign")], False, 1),
     "swish sign": (IMAGE, lambda: [quantized("swish_sign", "swish_sign")], True, 1),
     "float kernel": (IMAGE, lambda: [quantized("ste_sign", None)], False, 0),
@@ -117,6 +127,20 @@ def test_layer(case):
     shape, build, exact, binary = CASES[case]
     graph = check(sequential(shape, *build()), exact=exact)
     assert len(ops_of(graph, ir.BinaryConv2D)) == binary
+
+
+@pytest.mark.parametrize("kind", ["conv", "whole image"])
+def test_xnor_weight_scale(kind):
+    """XNOR-Net's quantizer: the mean magnitude of each filter times its signs."""
+    pytest.importorskip("larq_zoo", reason="larq-zoo is not installed: pip install 'larq-clip[zoo]'")
+    from larq_zoo.literature.xnornet import xnor_weight_scale
+
+    layer = quantized("ste_sign", xnor_weight_scale, padding="same")
+    if kind == "whole image":
+        signs = {"input_quantizer": "ste_sign", "kernel_quantizer": xnor_weight_scale, "use_bias": False}
+        layer = Q.QuantConv2D(4, IMAGE[:2], **signs)
+    graph = check(sequential(IMAGE, layer, L.BatchNormalization()), exact=False)
+    assert [op.type for op in graph.ops] == ["Bitpack", "BinaryConv2D"]
 
 
 def test_planes_of_an_input_share_their_weights():

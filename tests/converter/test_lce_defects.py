@@ -23,10 +23,12 @@ def test_explicit_zeros_in_front_of_a_strided_binary_convolution(size):
 
     Here the sign of 0 is +1, so that what Larq pads before the sign counts as +1, not as nothing.
     """
-    graph = check(sequential((size, size, 4), L.ZeroPadding2D(1), Q.QuantConv2D(8, 3, 2, **SIGNS)), exact=True)
-    assert types(graph) == ["Bitpack", "BinaryConv2D"]
-    (conv,) = ops_of(graph, ir.BinaryConv2D)
-    assert conv.pad_value == 1 and (conv.window.pad_top, conv.window.pad_left) == (1, 1)
+    depthwise = {"input_quantizer": "ste_sign", "depthwise_quantizer": "ste_sign", "use_bias": False}
+    for layer in (Q.QuantConv2D(8, 3, 2, **SIGNS), Q.QuantDepthwiseConv2D(3, 2, **depthwise)):
+        graph = check(sequential((size, size, 4), L.ZeroPadding2D(1), layer), exact=True)
+        assert types(graph) == ["Bitpack", "BinaryConv2D"]
+        (conv,) = ops_of(graph, ir.BinaryConv2D)
+        assert conv.pad_value == 1 and (conv.window.pad_top, conv.window.pad_left) == (1, 1)
 
 
 @pytest.mark.parametrize("size", [6, 7])
@@ -49,6 +51,8 @@ def test_sign_of_a_relu_of_a_pool():
     """LCE drops the relu: then signs are those of the pool, here they are all +1."""
     layers = [L.MaxPooling2D(2), L.ReLU(), Q.QuantConv2D(8, 3, padding="same", **SIGNS)]
     check(sequential((8, 8, 4), Q.QuantConv2D(8, 3, padding="same", **SIGNS), *layers), exact=True)
+    layers = [L.MaxPooling2D(2), L.ReLU(), Q.QuantConv2D(8, 3, padding="same", **SIGNS)]
+    check(sequential((8, 8, 4), *layers), exact=True)
 
 
 def test_a_large_dense_layer():

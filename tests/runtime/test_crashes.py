@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.lib import format as npy
-from support import ROOT, program, run_program
-
-from larq_clip.converter import ir, writer
+from support import ROOT, program, run_program, write_signs
 
 SHAPE = (3, 5, 70)
 IMAGES = 40
@@ -26,10 +24,7 @@ PROGRAMS = ["larq-clip run", "larq-clip-run"]
 @pytest.fixture
 def folder(tmp_path):
     """A folder with model.lcb, a sign of every element, x.npy and an earlier output."""
-    tensors = [ir.Tensor("x", ir.DType.FLOAT32, SHAPE), ir.Tensor("bits", ir.DType.BIT, SHAPE)]
-    tensors.append(ir.Tensor("out", ir.DType.FLOAT32, SHAPE))
-    ops = [ir.Bitpack("sign", ("x",), ("bits",)), ir.Unpack("unpack", ("bits",), ("out",))]
-    (tmp_path / "model.lcb").write_bytes(writer.write(ir.Graph.build("signs", tensors, ops, ["x"], ["out"])))
+    write_signs(tmp_path / "model.lcb", SHAPE)
     np.save(tmp_path / "x.npy", np.ones((IMAGES, *SHAPE), np.float32))
     (tmp_path / "y.npy").write_bytes(b"precious")
     return tmp_path

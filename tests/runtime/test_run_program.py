@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.lib import format as npy
-from support import program, run_program
-
-from larq_clip.converter import ir, writer
+from support import program, run_program, write_signs
 
 SHAPE = (3, 5, 70)
 
@@ -23,10 +21,7 @@ SHAPE = (3, 5, 70)
 @pytest.fixture
 def folder(tmp_path):
     """A folder with model.lcb, the signs of its input as float32, and x.npy."""
-    tensors = [ir.Tensor("x", ir.DType.FLOAT32, SHAPE), ir.Tensor("bits", ir.DType.BIT, SHAPE)]
-    tensors.append(ir.Tensor("out", ir.DType.FLOAT32, SHAPE))
-    ops = [ir.Bitpack("sign", ("x",), ("bits",)), ir.Unpack("unpack", ("bits",), ("out",))]
-    (tmp_path / "model.lcb").write_bytes(writer.write(ir.Graph.build("signs", tensors, ops, ["x"], ["out"])))
+    write_signs(tmp_path / "model.lcb", SHAPE)
     np.save(tmp_path / "x.npy", images())
     return tmp_path
 
