@@ -65,25 +65,17 @@ static void pack_words(void *packed, const uint64_t *filters, uint32_t out_chann
 
 typedef lqc_neon_work work;
 
-__attribute__((noinline)) static void sums_of_pairs(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_PAIRS(LQC_STORE_SUMS, 256) : "+r"(x0) : : LQC_CLOBBERS);
-}
+/* A function of its own for each: the labels of the assembly are there once, and registers are free of its callers. */
+#define LQC_DEFINE_LOOP(name, loop)                     \
+  __attribute__((noinline)) static void name(work *w) { \
+    register work *x0 __asm__("x0") = w;                \
+    __asm__ volatile(loop : "+r"(x0) : : LQC_CLOBBERS); \
+  }
 
-__attribute__((noinline)) static void signs_of_pairs(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_PAIRS(LQC_STORE_SIGNS, 16) : "+r"(x0) : : LQC_CLOBBERS);
-}
-
-__attribute__((noinline)) static void sums_of_words(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_WORDS(LQC_STORE_SUMS, 256) : "+r"(x0) : : LQC_CLOBBERS);
-}
-
-__attribute__((noinline)) static void signs_of_words(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_WORDS(LQC_STORE_SIGNS, 16) : "+r"(x0) : : LQC_CLOBBERS);
-}
+LQC_DEFINE_LOOP(sums_of_pairs, LQC_PAIRS(LQC_STORE_SUMS, 256))
+LQC_DEFINE_LOOP(signs_of_pairs, LQC_PAIRS(LQC_STORE_SIGNS, 16))
+LQC_DEFINE_LOOP(sums_of_words, LQC_WORDS(LQC_STORE_SUMS, 256))
+LQC_DEFINE_LOOP(signs_of_words, LQC_WORDS(LQC_STORE_SIGNS, 16))
 
 /* ---- Tiles ------------------------------------------------------------------------------------------------------- */
 
