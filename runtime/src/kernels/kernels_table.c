@@ -78,6 +78,13 @@ static void override_neon(lqc_kernels *kernels) {
   kernels->int8_depthwise = lqc_int8_depthwise_neon;
   kernels->fixed_point = lqc_fixed_point_neon;
 }
+
+void lqc_kernels_neon_in_order(lqc_kernels *kernels) {
+  override_neon(kernels);
+  kernels->isa = LQC_ISA_NEON_IN_ORDER;
+  kernels->bconv = &lqc_bconv2d_neon_in_order;
+  kernels->bconv_pairs = &lqc_bconv2d_neon_in_order_pairs;
+}
 #elif defined(__x86_64__)
 LQC_OVERRIDE(avx2, AVX2, avx2)
 LQC_OVERRIDE(avx512, AVX512, avx512)
@@ -88,13 +95,15 @@ typedef struct isa_entry {
   lqc_isa isa;
   void (*override)(lqc_kernels *kernels);
   const lqc_bconv_kernel *bconv, *bconv_pairs;
-  const lqc_int8_kernel *int8_conv;
+  const lqc_int8_kernel *int8_conv; /* NULL: that of an entry above */
 } isa_entry;
 
 static const isa_entry entries[] = {
     {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar, NULL, &lqc_int8_conv_scalar},
 #if defined(__aarch64__)
     {LQC_ISA_NEON, override_neon, &lqc_bconv2d_neon, &lqc_bconv2d_neon_pairs, &lqc_int8_conv_neon},
+    {LQC_ISA_NEON_IN_ORDER, lqc_kernels_neon_in_order, &lqc_bconv2d_neon_in_order, &lqc_bconv2d_neon_in_order_pairs,
+     NULL},
 #elif defined(__x86_64__)
     {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2, NULL, &lqc_int8_conv_avx2},
     {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512, NULL, &lqc_int8_conv_avx512},
@@ -103,11 +112,17 @@ static const isa_entry entries[] = {
 
 #define ENTRY_COUNT (sizeof(entries) / sizeof(entries[0]))
 
+/* Of two for the same instructions, the core decides. */
+static int is_preferred(lqc_isa isa) {
+  return lqc_isa_available(isa) && (isa != LQC_ISA_NEON_IN_ORDER || lqc_core_is_in_order());
+}
+
 int lqc_kernels_select(lqc_kernels *kernels, lqc_isa isa) {
   int found = isa == LQC_ISA_AUTO;
   lqc_kernels_scalar(kernels);
   for (size_t i = 0; i < ENTRY_COUNT; ++i) {
-    if ((isa == LQC_ISA_AUTO || isa == entries[i].isa) && lqc_isa_available(entries[i].isa)) {
+    if (isa == LQC_ISA_AUTO ? is_preferred(entries[i].isa)
+                            : isa == entries[i].isa && lqc_isa_available(entries[i].isa)) {
       entries[i].override(kernels);
       found = 1;
     }
@@ -131,7 +146,7 @@ const lqc_bconv_kernel *lqc_bconv_kernel_at(size_t n) {
 
 const lqc_int8_kernel *lqc_int8_kernel_at(size_t n) {
   for (size_t i = 0; i < ENTRY_COUNT; ++i) {
-    if (lqc_isa_available(entries[i].isa) && n-- == 0) {
+    if (entries[i].int8_conv && lqc_isa_available(entries[i].isa) && n-- == 0) {
       return entries[i].int8_conv;
     }
   }
