@@ -208,7 +208,7 @@ def inner_loop(function: str) -> str:
     places = {int(address, 16): i for i, (address, _) in enumerate(lines)}
     loops = []
     for end, (address, text) in enumerate(lines):
-        branch = re.match(r"(?:b\.\w+|cbz)\t(?:x\d+, )?([0-9a-f]+)", text)
+        branch = re.match(r"(?:b|b\.\w+|cbz)\t(?:x\d+, )?([0-9a-f]+)", text)
         if branch and int(branch[1], 16) < int(address, 16):
             start = places[int(branch[1], 16)]
             if sum(line.startswith("cnt") for _, line in lines[start:end]) in LOOP_UNITS:

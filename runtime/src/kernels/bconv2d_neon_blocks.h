@@ -149,6 +149,36 @@
   LQC_LOW_##S(15, 112) LQC_CNT(1, 1) "prfm pldl1keep, [x20, #576]\n\t" LQC_JOIN_##S(7, 16)                 \
   LQC_UADALP(17, 31) LQC_JOIN_##S(15, 30) LQC_ADDP(31, 1, 3)
 
+/* The same two with the tails, for tiles that begin at another block. */
+#define LQC_PAIR_ENDED_SAME_RUN(S)                                                                        \
+  "add x20, x20, #128\n\t" LQC_EOR(2, 10) LQC_HIGH_##S(16, 0) LQC_EOR(0, 8) LQC_EOR(3, 11)                \
+  LQC_LOW_##S(8, 0) LQC_EOR(1, 9) LQC_LOW_##S(10, 32) LQC_CNT(2, 2) LQC_LOW_##S(9, 16) LQC_ADDP(5, 5, 31) \
+  LQC_HIGH_##S(30, 16) LQC_JOIN_##S(8, 16) LQC_HIGH_##S(16, 32) LQC_CNT(1, 1) LQC_LOW_##S(11, 48)         \
+  LQC_CNT(3, 3) "add x19, x19, #16\n\t" LQC_CNT(0, 0) "prfm pldl1keep, [x20, #576]\n\t" LQC_EOR(4, 12)    \
+  LQC_LOW_##S(12, 64) LQC_ADDP(31, 6, 5) LQC_HIGH_PLACE_##S LQC_ADDP(2, 2, 3)                             \
+  "prfm pldl1keep, [x20, #512]\n\t" LQC_ADDP(0, 0, 1) LQC_EOR(1, 14) LQC_LOW_##S(14, 96) LQC_EOR(6, 15)   \
+  LQC_LOW_##S(15, 112) LQC_EOR(5, 13) LQC_LOW_##S(13, 80) LQC_JOIN_##S(10, 16) LQC_HIGH_##S(16, 64)       \
+  LQC_CNT(4, 4) LQC_INPUT_LOW_##S(17) LQC_CNT(1, 1) LQC_CNT(5, 5) LQC_CNT(3, 6) LQC_JOIN_##S(9, 30)       \
+  LQC_HIGH_##S(30, 48) LQC_UADALP(17, 31) LQC_ADDP(5, 4, 5) LQC_ADDP(31, 1, 3) LQC_JOIN_##S(12, 16)       \
+  LQC_HIGH_##S(16, 96) LQC_ADDP(6, 0, 2) LQC_JOIN_##S(11, 30) LQC_HIGH_##S(30, 80) LQC_ADDP(5, 5, 31)     \
+  LQC_JOIN_##S(14, 16) LQC_INPUT_HIGH_##S(16, 17) LQC_JOIN_##S(13, 30) LQC_HIGH_##S(30, 112)              \
+  LQC_ADDP(31, 6, 5) LQC_JOIN_##S(7, 16) LQC_JOIN_##S(15, 30) LQC_UADALP(16, 31)
+
+#define LQC_PAIR_ENDED_NEXT_RUN(S)                                                                        \
+  LQC_EOR(0, 8) "ldp x19, x21, [x22], #16\n\t" LQC_ADDP(5, 5, 31) LQC_EOR(1, 9) LQC_EOR(3, 11)            \
+  LQC_CNT(0, 0) "ubfiz x20, x21, #6, #32\n\t" "add x20, x25, x20\n\t" LQC_ADDP(31, 6, 5)                  \
+  LQC_HIGH_##S(16, 0) LQC_CNT(1, 1) LQC_LOW_##S(8, 0) LQC_CNT(3, 3) LQC_EOR(2, 10) LQC_LOW_##S(11, 48)    \
+  LQC_EOR(4, 12) LQC_LOW_##S(10, 32) LQC_EOR(6, 15) LQC_LOW_##S(9, 16) LQC_JOIN_##S(8, 16)                \
+  LQC_HIGH_##S(16, 32) LQC_CNT(2, 2) LQC_HIGH_##S(30, 16) LQC_EOR(5, 13) LQC_LOW_##S(12, 64)              \
+  LQC_ADDP(0, 0, 1) "lsl x19, x19, #3\n\t" LQC_EOR(1, 14) LQC_HIGH_PLACE_##S LQC_ADDP(2, 2, 3)            \
+  LQC_LOW_##S(13, 80) LQC_CNT(3, 6) LQC_LOW_##S(14, 96) LQC_CNT(5, 5) LQC_INPUT_LOW_##S(17) LQC_CNT(1, 1) \
+  LQC_LOW_##S(15, 112) LQC_UADALP(17, 31) "lsr x21, x21, #32\n\t" LQC_CNT(4, 4)                           \
+  "prfm pldl1keep, [x20, #576]\n\t" LQC_JOIN_##S(10, 16) LQC_HIGH_##S(16, 64) LQC_JOIN_##S(9, 30)         \
+  LQC_HIGH_##S(30, 48) LQC_ADDP(31, 1, 3) "prfm pldl1keep, [x20, #512]\n\t" LQC_ADDP(5, 4, 5)             \
+  LQC_JOIN_##S(12, 16) LQC_HIGH_##S(16, 96) LQC_JOIN_##S(11, 30) LQC_HIGH_##S(30, 80) LQC_ADDP(6, 0, 2)   \
+  LQC_ADDP(5, 5, 31) LQC_JOIN_##S(14, 16) LQC_INPUT_HIGH_##S(16, 17) LQC_JOIN_##S(13, 30)                 \
+  LQC_HIGH_##S(30, 112) LQC_ADDP(31, 6, 5) LQC_JOIN_##S(7, 16) LQC_JOIN_##S(15, 30) LQC_UADALP(16, 31)
+
 /* The run's last word, and LQC_PEEK_RUN; tails are left. */
 #define LQC_PAIR_LAST_WORD(S)                                                                        \
   LQC_EOR(0, 8) "add x20, x20, #384\n\t" LQC_EOR(1, 9) LQC_LOW_##S(8, 128) LQC_LOW_##S(9, 144)       \

@@ -105,16 +105,20 @@ _Static_assert(offsetof(lqc_neon_work, last) == 80 && offsetof(lqc_neon_work, st
   LQC_PAIR_BLOCKS(S)                                                                       \
   "subs x21, x21, #2\n\t"                                                                  \
   "b.eq 5f\n\t"                                                                            \
+  "cbnz x24, 3f\n\t"                                                                       \
   LQC_PAIR_LAST_SAME_RUN(S)                                                                \
-  "cbz x24, 14b\n"                                                                         \
-  "4:\n\t" LQC_PAIR_TAILS                                                                  \
+  "b 14b\n"                                                                                \
+  "3:\n\t" LQC_PAIR_ENDED_SAME_RUN(S)                                                      \
+  "4:\n\t"                                                                                 \
   "br x24\n"                                                                               \
   "5:\n\t"                                                                                 \
   "subs x23, x23, #1\n\t"                                                                  \
   "b.eq 6f\n\t"                                                                            \
+  "cbnz x24, 7f\n\t"                                                                       \
   LQC_PAIR_LAST_NEXT_RUN(S)                                                                \
-  "cbz x24, 14b\n\t"                                                                       \
-  "b 4b\n"                                                                                 \
+  "b 14b\n"                                                                                \
+  "7:\n\t" LQC_PAIR_ENDED_NEXT_RUN(S)                                                      \
+  "br x24\n"                                                                               \
   "6:\n\t" LQC_PAIR_LAST                                                                   \
   LQC_END(store, bytes)
 
