@@ -3,7 +3,8 @@
 
 #if defined(__aarch64__) && defined(__linux__)
 #  include <sys/auxv.h>
-enum { HAS_CPUID = 1 << 11 }; /* in AT_HWCAP: programs may read MIDR_EL1; asm/hwcap.h */
+/* In AT_HWCAP, asm/hwcap.h; HAS_CPUID: programs may read MIDR_EL1. */
+enum { HAS_CPUID = 1 << 11, HAS_DOT_PRODUCTS = 1 << 20 };
 #endif
 
 const char *lqc_isa_name(lqc_isa isa) {
@@ -49,4 +50,12 @@ int lqc_core_is_in_order(void) {
   }
 #endif
   return lqc_midr_is_in_order(midr);
+}
+
+int lqc_has_dot_products(void) {
+#if defined(__aarch64__) && defined(__linux__)
+  return (getauxval(AT_HWCAP) & HAS_DOT_PRODUCTS) != 0;
+#else
+  return 0;
+#endif
 }

@@ -330,7 +330,10 @@ void lqc_kernels_neon_in_order(lqc_kernels *kernels);
 /* Whether AUTO prefers LQC_ISA_NEON_IN_ORDER to LQC_ISA_NEON on the core that asks. */
 int lqc_core_is_in_order(void);
 
-/* The same of a core's MIDR_EL1. */
+/* Whether the processor has SDOT and UDOT. */
+int lqc_has_dot_products(void);
+
+/* lqc_core_is_in_order() of a core's MIDR_EL1. */
 int lqc_midr_is_in_order(uint64_t midr);
 
 #endif /* LQC_KERNELS_H */

@@ -75,6 +75,9 @@ LQC_OVERRIDE(neon, NEON, scalar)
 static void override_neon(lqc_kernels *kernels) {
   lqc_kernels_neon(kernels);
   kernels->bconv_pairs = &lqc_bconv2d_neon_pairs;
+  if (lqc_has_dot_products()) {
+    kernels->int8_conv = &lqc_int8_conv_neon_dot;
+  }
   kernels->int8_depthwise = lqc_int8_depthwise_neon;
   kernels->fixed_point = lqc_fixed_point_neon;
 }
@@ -150,5 +153,10 @@ const lqc_int8_kernel *lqc_int8_kernel_at(size_t n) {
       return entries[i].int8_conv;
     }
   }
+#if defined(__aarch64__)
+  if (n == 0 && lqc_has_dot_products()) {
+    return &lqc_int8_conv_neon_dot;
+  }
+#endif
   return NULL;
 }
