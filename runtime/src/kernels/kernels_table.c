@@ -81,6 +81,8 @@ static void override_neon(lqc_kernels *kernels) {
   kernels->int8_depthwise = lqc_int8_depthwise_neon;
   kernels->fixed_point = lqc_fixed_point_neon;
   kernels->fixed_point_wide = lqc_fixed_point_wide_neon;
+  kernels->quantize_i8 = lqc_quantize_i8_neon;
+  kernels->quantize_i16 = lqc_quantize_i16_neon;
 }
 
 void lqc_kernels_neon_in_order(lqc_kernels *kernels) {
