@@ -100,7 +100,7 @@ LQC_API const char *lqc_version(void);
 typedef enum lqc_isa {
   LQC_ISA_AUTO = 0, /* the best that this processor has */
   LQC_ISA_SCALAR,   /* portable C, 64-bit words */
-  LQC_ISA_NEON,     /* aarch64 */
+  LQC_ISA_NEON,     /* aarch64; armv7 where the processor has it */
   LQC_ISA_AVX2,
   LQC_ISA_AVX512,        /* F, BW, VL, DQ, VPOPCNTDQ, BITALG and VNNI, and BMI2 */
   LQC_ISA_NEON_IN_ORDER, /* aarch64, the same results, arranged for cores like the Cortex-A53: AUTO knows them */

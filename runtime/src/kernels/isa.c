@@ -1,8 +1,10 @@
 /* Which instruction sets this build has and this processor runs. */
 #include "kernels.h"
 
-#if defined(__aarch64__) && defined(__linux__)
+#if (defined(__aarch64__) || defined(__arm__)) && defined(__linux__)
 #  include <sys/auxv.h>
+#endif
+#if defined(__aarch64__) && defined(__linux__)
 /* In AT_HWCAP, asm/hwcap.h; HAS_CPUID: programs may read MIDR_EL1. */
 enum { HAS_CPUID = 1 << 11, HAS_DOT_PRODUCTS = 1 << 20 };
 #endif
@@ -21,6 +23,9 @@ int lqc_isa_available(lqc_isa isa) {
   case LQC_ISA_NEON: /* part of the base architecture */
   case LQC_ISA_NEON_IN_ORDER:
     return 1;
+#elif defined(__arm__) && defined(__linux__)
+  case LQC_ISA_NEON:
+    return (getauxval(AT_HWCAP) & 1 << 12) != 0; /* HWCAP_NEON */
 #elif defined(__x86_64__)
   /* These tests include that the operating system saves the wide registers (XGETBV). */
   case LQC_ISA_AVX2:
