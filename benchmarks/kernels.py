@@ -47,7 +47,9 @@ LIMITS = {"scalar": 0.5, "avx2": 1.5, "avx512": 8 / 3}
 CORES = ["cortex-a55", "cortex-a72", "neoverse-n1"]
 #: functions of the NEON kernels, by whether a tap has an even number of 64-bit words
 INNER_LOOPS = {True: "signs_of_pairs", False: "signs_of_words"}
-TILE_PIXELS = 15  # of the NEON kernels, with 8 filters and 128 bits a step
+TILE_PIXELS = 15  # of the NEON kernels
+#: CNTs of their loops, one for each unit: a step of eight filters, and for 64 channels one of 128 and one of 64 bits
+LOOP_UNITS = (8 * TILE_PIXELS, 12 * TILE_PIXELS)
 
 
 def units_of(shape: tuple[int, ...]) -> float:
@@ -194,7 +196,7 @@ def counts_of(shape: tuple[int, ...], mode: str) -> tuple[float, float]:
 
 
 def inner_loop(function: str) -> str:
-    """Assembly of the shortest loop of `function` that has a block of eight filters for every pixel of a tile."""
+    """Assembly of the shortest loop of `function` that takes every pixel of a tile through all of its steps."""
     dump = [
         "aarch64-linux-gnu-objdump",
         "-d",
@@ -206,10 +208,10 @@ def inner_loop(function: str) -> str:
     places = {int(address, 16): i for i, (address, _) in enumerate(lines)}
     loops = []
     for end, (address, text) in enumerate(lines):
-        branch = re.match(r"b\.\w+\t([0-9a-f]+)", text)
+        branch = re.match(r"(?:b|b\.\w+|cbz)\t(?:x\d+, )?([0-9a-f]+)", text)
         if branch and int(branch[1], 16) < int(address, 16):
             start = places[int(branch[1], 16)]
-            if sum(line.startswith("cnt") for _, line in lines[start:end]) == 8 * TILE_PIXELS:
+            if sum(line.startswith("cnt") for _, line in lines[start:end]) in LOOP_UNITS:
                 loops.append([line for _, line in lines[start : end + 1]])
     if not loops:
         raise RuntimeError(f"{function} has no loop over {TILE_PIXELS} pixels")
@@ -222,7 +224,9 @@ def mca_cycles(function: str) -> dict[str, float]:
     """Cycles a unit of a function's inner loop, by core."""
     cycles = {}
     with tempfile.NamedTemporaryFile("w", suffix=".s") as file:
-        file.write(inner_loop(function))
+        loop = inner_loop(function)
+        units = len(re.findall(r"^cnt", loop, re.M))
+        file.write(loop)
         file.flush()
         for core in CORES:
             command = ["llvm-mca-19", "-mtriple=aarch64", f"-mcpu={core}", "-iterations=100", file.name]
@@ -230,7 +234,7 @@ def mca_cycles(function: str) -> dict[str, float]:
             match = re.search(r"Total Cycles: +(\d+)", output)
             if match is None:
                 raise RuntimeError(f"{command} printed no cycles: {output[:200]}")
-            cycles[core] = round(int(match[1]) / 100 / (8 * TILE_PIXELS), 3)
+            cycles[core] = round(int(match[1]) / 100 / units, 3)
     return cycles
 
 

@@ -23,7 +23,7 @@ OK = 0
 # Statuses that say "this is not a file I can run" (larq_clip.h, LQC_STATUS_LIST).
 FILE_STATUSES = range(2, 7)
 DTYPES = ("bit", "int8", "int16", "int32", "float32")
-ISAS = ("auto", "scalar", "neon", "avx2", "avx512")
+ISAS = ("auto", "scalar", "neon", "avx2", "avx512", "neon_in_order")
 
 
 class Error(Structure):

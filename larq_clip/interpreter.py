@@ -57,7 +57,8 @@ class Interpreter:
     Args:
         model: path of a .lcb file, or its bytes.
         num_threads: threads that share the work; the result does not depend on it.
-        isa: instruction set: "auto" (the best here), "scalar", "neon", "avx2" or "avx512".
+        isa: instruction set: "auto" (the best here), "scalar", "neon", "neon_in_order",
+            "avx2" or "avx512".
         keep_tensors: keep every intermediate tensor of the last image, for `tensors`; takes more memory.
         profile: measure every op, for `ops`.
         memory_limit: most bytes that the session may take, `session_bytes`; a model that needs more is refused before

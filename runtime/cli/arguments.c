@@ -18,7 +18,7 @@ static const char usage[] =
     "  --output Y.npy   write the results, [N, ...]: float32, int8, or int8 of +1 and -1 for bits\n"
     "  --repeat N       run all images N times (1)\n"
     "  --threads T      use T threads, the calling one included (1)\n"
-    "  --isa NAME       instruction set: auto, scalar, neon, avx2 or avx512 (auto)\n"
+    "  --isa NAME       instruction set: auto, scalar, neon, neon_in_order, avx2, avx512 (auto)\n"
     "  --memory-limit B refuse a model that needs more than B bytes of session memory\n"
     "  --profile        report the time of every op: median, share, GMAC/s, kernel\n"
     "  --json           report as JSON\n"
@@ -55,7 +55,7 @@ static lqc_isa parse_isa(const char *text) {
       return (lqc_isa)isa;
     }
   }
-  die("--isa is '%s'; accepted are auto, scalar, neon, avx2 and avx512", text);
+  die("--isa is '%s'; accepted are auto, scalar, neon, neon_in_order, avx2 and avx512", text);
 }
 
 /* The value of option `name` at argv[*i], as "--name value" or "--name=value"; NULL where another option is there. */

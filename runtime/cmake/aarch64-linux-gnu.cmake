@@ -1,11 +1,5 @@
-# 64-bit ARM Linux from another Linux: Debian's gcc-aarch64-linux-gnu, tests run by qemu-user.
-set(CMAKE_SYSTEM_NAME Linux)
+# 64-bit ARM Linux: gcc-aarch64-linux-gnu, qemu-aarch64.
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
-set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
-find_program(LQC_QEMU_AARCH64 NAMES qemu-aarch64 qemu-aarch64-static)
-if(LQC_QEMU_AARCH64)
-  set(CMAKE_CROSSCOMPILING_EMULATOR ${LQC_QEMU_AARCH64})
-endif()
-set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
-set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
-set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(LQC_TRIPLE aarch64-linux-gnu)
+set(LQC_QEMU_NAME qemu-aarch64)
+include(${CMAKE_CURRENT_LIST_DIR}/arm-linux.cmake)

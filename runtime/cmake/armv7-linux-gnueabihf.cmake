@@ -1,11 +1,5 @@
-# 32-bit ARM Linux from another Linux: Debian's gcc-arm-linux-gnueabihf, tests run by qemu-user.
-set(CMAKE_SYSTEM_NAME Linux)
+# 32-bit ARM Linux: gcc-arm-linux-gnueabihf, qemu-arm.
 set(CMAKE_SYSTEM_PROCESSOR armv7)
-set(CMAKE_C_COMPILER arm-linux-gnueabihf-gcc)
-find_program(LQC_QEMU_ARM NAMES qemu-arm qemu-arm-static)
-if(LQC_QEMU_ARM)
-  set(CMAKE_CROSSCOMPILING_EMULATOR ${LQC_QEMU_ARM})
-endif()
-set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
-set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
-set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(LQC_TRIPLE arm-linux-gnueabihf)
+set(LQC_QEMU_NAME qemu-arm)
+include(${CMAKE_CURRENT_LIST_DIR}/arm-linux.cmake)

@@ -100,13 +100,14 @@ LQC_API const char *lqc_version(void);
 typedef enum lqc_isa {
   LQC_ISA_AUTO = 0, /* the best that this processor has */
   LQC_ISA_SCALAR,   /* portable C, 64-bit words */
-  LQC_ISA_NEON,     /* aarch64 */
+  LQC_ISA_NEON,     /* aarch64; armv7 where the processor has it */
   LQC_ISA_AVX2,
-  LQC_ISA_AVX512, /* F, BW, VL, DQ, VPOPCNTDQ, BITALG and VNNI, and BMI2 */
+  LQC_ISA_AVX512,        /* F, BW, VL, DQ, VPOPCNTDQ, BITALG and VNNI, and BMI2 */
+  LQC_ISA_NEON_IN_ORDER, /* aarch64, the same results, arranged for cores like the Cortex-A53: AUTO knows them */
   LQC_ISA_COUNT
 } lqc_isa;
 
-/* "auto", "scalar", "neon", "avx2", "avx512"; NULL for a value out of range. */
+/* "auto", "scalar", "neon", "avx2", "avx512", "neon_in_order"; NULL for a value out of range. */
 LQC_API const char *lqc_isa_name(lqc_isa isa);
 /* 1 where this processor and this build can run it, else 0. */
 LQC_API int lqc_isa_available(lqc_isa isa);

@@ -23,7 +23,7 @@ static const char usage[] =
     "         int8:int8+bits                       fixed-point batch norm, plus the input where it has the output's\n"
     "                                              shape, stored in 8 bits and as bits\n"
     "--verify     compares every output with the scalar kernels and says so\n"
-    "--isa NAME   auto (default), scalar, neon, avx2 or avx512\n";
+    "--isa NAME   auto (default), scalar, neon, neon_in_order, avx2 or avx512\n";
 
 typedef struct layer {
   uint32_t height, width, in_channels, out_channels, kernel_h, kernel_w, stride;

@@ -21,7 +21,7 @@
 #include <string.h>
 
 #include "affine_neon.h"
-#include "bconv2d_neon_blocks.h"
+#include "bconv2d_neon_loops.h"
 #include "kernels_isa.h"
 
 enum { CHANNELS = 8, TILE = 15, ROOM = 16, CHUNK = 8 };
@@ -65,36 +65,40 @@ static void pack_words(void *packed, const uint64_t *filters, uint32_t out_chann
 
 typedef lqc_neon_work work;
 
-__attribute__((noinline)) static void sums_of_pairs(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_PAIRS(LQC_STORE_SUMS, 256) : "+r"(x0) : : LQC_CLOBBERS);
-}
+/* A function of its own for each: the labels of the assembly are there once, and registers are free of its callers. */
+#define LQC_DEFINE_LOOP(name, loop)                     \
+  __attribute__((noinline)) static void name(work *w) { \
+    register work *x0 __asm__("x0") = w;                \
+    __asm__ volatile(loop : "+r"(x0) : : LQC_CLOBBERS); \
+  }
 
-__attribute__((noinline)) static void signs_of_pairs(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_PAIRS(LQC_STORE_SIGNS, 16) : "+r"(x0) : : LQC_CLOBBERS);
-}
+/* The loops of a kernel, and what they are told of the weights and of their own code. */
+typedef struct loops {
+  void (*sums)(work *w);
+  void (*signs)(work *w);
+  uint32_t block_words, pair_block_bytes;
+} loops;
 
-__attribute__((noinline)) static void sums_of_words(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_WORDS(LQC_STORE_SUMS, 256) : "+r"(x0) : : LQC_CLOBBERS);
-}
+#define LQC_DEFINE_LOOPS(name, text, S, words_of_block)          \
+  LQC_DEFINE_LOOP(sums_of_##name, text(S, LQC_STORE_SUMS, 256))  \
+  LQC_DEFINE_LOOP(signs_of_##name, text(S, LQC_STORE_SIGNS, 16)) \
+  static const loops loops_of_##name = {sums_of_##name, signs_of_##name, words_of_block, LQC_PAIR_BLOCK_BYTES_##S};
 
-__attribute__((noinline)) static void signs_of_words(work *w) {
-  register work *x0 __asm__("x0") = w;
-  __asm__ volatile(LQC_WORDS(LQC_STORE_SIGNS, 16) : "+r"(x0) : : LQC_CLOBBERS);
-}
+LQC_DEFINE_LOOPS(pairs, LQC_PAIRS, WHOLE, PAIRS_WORDS)
+LQC_DEFINE_LOOPS(words, LQC_WORDS, WHOLE, WORDS_WORDS)
+LQC_DEFINE_LOOPS(pairs_halves, LQC_PAIRS, HALVES, PAIRS_WORDS)
+LQC_DEFINE_LOOPS(words_halves, LQC_WORDS, HALVES, WORDS_WORDS)
 
 /* ---- Tiles ------------------------------------------------------------------------------------------------------- */
 
-LQC_INLINE void start_work(work *w, const lqc_bconv_tile *tile, const uint32_t block_words) {
+LQC_INLINE void start_work(work *w, const lqc_bconv_tile *tile, const loops *l) {
   const uint32_t last = tile->pixels - 1;
   w->input = tile->input;
   w->weights = tile->weights;
-  w->block_bytes = (size_t)tile->filter_words * block_words * sizeof(uint64_t);
+  w->block_bytes = (size_t)tile->filter_words * l->block_words * sizeof(uint64_t);
   w->runs = tile->runs;
   w->run_count = tile->run_count;
-  w->skip_pairs = last == TILE - 1 ? -1 : (int64_t)(TILE - 2 - last) * LQC_PAIR_BLOCK_BYTES;
+  w->skip_pairs = last == TILE - 1 ? -1 : (int64_t)(TILE - 2 - last) * l->pair_block_bytes;
   w->skip_words = (int64_t)(TILE - 2 - last) * LQC_WORD_BLOCK_BYTES;
   w->place = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
   w->offsets = tile->pixel_offsets;
@@ -126,14 +130,14 @@ LQC_INLINE void start_sums(work *w, const lqc_bconv_tile *tile, uint32_t channel
   }
 }
 
-LQC_INLINE void accumulate_with(const lqc_bconv_tile *tile, void (*sums_of)(work *), const uint32_t block_words) {
+LQC_INLINE void accumulate_with(const lqc_bconv_tile *tile, const loops *l) {
   block_sums sums[CHUNK];
   work w;
-  start_work(&w, tile, block_words);
+  start_work(&w, tile, l);
   for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
     start_sums(&w, tile, channel, vdupq_n_u16(0));
     w.out = (uint8_t *)sums;
-    sums_of(&w);
+    l->sums(&w);
     w.weights += w.blocks * w.block_bytes;
     uint16_t *out = (uint16_t *)tile->sums + channel;
     for (uint32_t p = 0; p < tile->pixels; ++p, out += tile->sums_stride) {
@@ -152,6 +156,20 @@ LQC_INLINE uint16x8_t start_of(uint16x8_t initial, const uint16_t *limits, uint1
   int16x8_t h = vreinterpretq_s16_u16(vhsubq_u16(vld1q_u16(limits), missing_and_1));
   h = vmaxq_s16(h, vdupq_n_s16(-1));
   return vaddq_u16(initial, vsubq_u16(vdupq_n_u16(INT16_MAX), vreinterpretq_u16_s16(h)));
+}
+
+/* Of all blocks of a chunk, whether there are as many filters or not: limits and initial sums have room for them. */
+LQC_INLINE void start_thresholds(work *w, const lqc_bconv_tile *tile, const lqc_epilogue_params *params,
+                                 uint32_t channel, uint16x8_t missing_and_1) {
+  uint16x8_t initial[CHUNK];
+  LQC_UNROLL
+  for (uint32_t b = 0; b < CHUNK; ++b) {
+    initial[b] = initial_of(tile, channel + b * CHANNELS);
+  }
+  LQC_UNROLL
+  for (uint32_t b = 0; b < CHUNK; ++b) {
+    w->start[b] = start_of(initial[b], params->limits + channel + b * CHANNELS, missing_and_1);
+  }
 }
 
 /* Words of 16 pixels from a byte of each of 8 blocks: out[i] holds those of pixels 2i and 2i + 1. */
@@ -178,23 +196,19 @@ LQC_INLINE void transpose_bytes(uint64x2_t out[ROOM / 2], const uint8x16_t bytes
 }
 
 LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                               const lqc_epilogue_params *params, void (*signs_of)(work *),
-                               const uint32_t block_words) {
+                               const lqc_epilogue_params *params, const loops *l) {
   const uint16x8_t missing_and_1 = vdupq_n_u16((uint16_t)(missing + 1));
   uint8x16_t bytes[CHUNK];
   work w;
-  start_work(&w, tile, block_words);
+  start_work(&w, tile, l);
   for (uint32_t channel = 0, word = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS, ++word) {
     w.blocks = blocks_from(tile, channel);
     w.out = (uint8_t *)bytes;
-    for (uint32_t b = 0; b < w.blocks; ++b) {
-      const uint32_t first = channel + b * CHANNELS;
-      w.start[b] = start_of(initial_of(tile, first), params->limits + first, missing_and_1);
-    }
+    start_thresholds(&w, tile, params, channel, missing_and_1);
     for (uint32_t b = (uint32_t)w.blocks; b < CHUNK; ++b) {
       bytes[b] = vdupq_n_u8(0);
     }
-    signs_of(&w);
+    l->signs(&w);
     w.weights += w.blocks * w.block_bytes;
     const uint64x2_t invert = vdupq_n_u64(params->invert ? params->invert[word] : 0);
     uint64x2_t words[ROOM / 2];
@@ -272,11 +286,11 @@ LQC_INLINE void clip_chunk(block_sums sums[CHUNK], const clip_values *c, int8_t 
 }
 
 LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                          const lqc_epilogue_params *params, void (*sums_of)(work *), const uint32_t block_words) {
+                          const lqc_epilogue_params *params, const loops *l) {
   const clip_values c = clip_values_of(missing, params);
   block_sums sums[CHUNK];
   work w;
-  start_work(&w, tile, block_words);
+  start_work(&w, tile, l);
   for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
     const uint32_t channels = lqc_min_u32(CHUNK * CHANNELS, tile->out_channels - channel);
     start_sums(&w, tile, channel, c.start);
@@ -284,7 +298,7 @@ LQC_INLINE void clip_with(const lqc_bconv_tile *tile, void *const *outputs, uint
       memset(sums[w.blocks], 0, sizeof(block_sums)); /* blocks are clipped in twos */
     }
     w.out = (uint8_t *)sums;
-    sums_of(&w);
+    l->sums(&w);
     w.weights += w.blocks * w.block_bytes;
     if (c.fast) {
       clip_chunk(sums, &c, (int8_t *const *)outputs, tile->pixels, channel, channels, 1);
@@ -317,15 +331,15 @@ LQC_INLINE void affine_block(const block_sums sums, const lqc_affine_neon_values
 }
 
 LQC_INLINE void affine_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
-                            const lqc_epilogue_params *params, void (*sums_of)(work *), const uint32_t block_words) {
+                            const lqc_epilogue_params *params, const loops *l) {
   const lqc_affine_neon_values values = lqc_affine_neon_values_of(missing, params);
   block_sums sums[CHUNK];
   work w;
-  start_work(&w, tile, block_words);
+  start_work(&w, tile, l);
   for (uint32_t channel = 0; channel < tile->out_channels; channel += CHUNK * CHANNELS) {
     start_sums(&w, tile, channel, vdupq_n_u16(0));
     w.out = (uint8_t *)sums;
-    sums_of(&w);
+    l->sums(&w);
     w.weights += w.blocks * w.block_bytes;
     for (uint32_t b = 0; b < w.blocks; ++b) {
       const uint32_t first = channel + b * CHANNELS, count = lqc_min_u32(CHANNELS, tile->out_channels - first);
@@ -340,35 +354,37 @@ LQC_INLINE void affine_with(const lqc_bconv_tile *tile, void *const *outputs, ui
   }
 }
 
-#define LQC_DEFINE_KERNEL(symbol, which, words_of_block, multiple)                                  \
+#define LQC_DEFINE_KERNEL(symbol, isa_value, which, layout, multiple)                               \
   static void accumulate_##which(const lqc_bconv_tile *tile) {                                      \
-    accumulate_with(tile, sums_of_##which, words_of_block);                                         \
+    accumulate_with(tile, &loops_of_##which);                                                       \
   }                                                                                                 \
   static void threshold_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing, \
                                 const lqc_epilogue_params *params) {                                \
-    threshold_with(tile, outputs, missing, params, signs_of_##which, words_of_block);               \
+    threshold_with(tile, outputs, missing, params, &loops_of_##which);                              \
   }                                                                                                 \
   static void clip_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,      \
                            const lqc_epilogue_params *params) {                                     \
-    clip_with(tile, outputs, missing, params, sums_of_##which, words_of_block);                     \
+    clip_with(tile, outputs, missing, params, &loops_of_##which);                                   \
   }                                                                                                 \
   static void affine_##which(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,    \
                              const lqc_epilogue_params *params) {                                   \
-    affine_with(tile, outputs, missing, params, sums_of_##which, words_of_block);                   \
+    affine_with(tile, outputs, missing, params, &loops_of_##which);                                 \
   }                                                                                                 \
   const lqc_bconv_kernel lqc_##symbol = {                                                           \
       .name = #symbol,                                                                              \
-      .isa = LQC_ISA_NEON,                                                                          \
+      .isa = isa_value,                                                                             \
       .wide = 0,                                                                                    \
       .max_pixels = TILE,                                                                           \
       .tap_words = multiple,                                                                        \
-      .packed_bytes = which##_bytes,                                                                \
-      .pack = pack_##which,                                                                         \
+      .packed_bytes = layout##_bytes,                                                               \
+      .pack = pack_##layout,                                                                        \
       .accumulate = accumulate_##which,                                                             \
       .threshold = threshold_##which,                                                               \
       .clip = clip_##which,                                                                         \
       .affine = affine_##which,                                                                     \
   };
 
-LQC_DEFINE_KERNEL(bconv2d_neon, words, WORDS_WORDS, 1)
-LQC_DEFINE_KERNEL(bconv2d_neon_pairs, pairs, PAIRS_WORDS, 2)
+LQC_DEFINE_KERNEL(bconv2d_neon, LQC_ISA_NEON, words, words, 1)
+LQC_DEFINE_KERNEL(bconv2d_neon_pairs, LQC_ISA_NEON, pairs, pairs, 2)
+LQC_DEFINE_KERNEL(bconv2d_neon_in_order, LQC_ISA_NEON_IN_ORDER, words_halves, words, 1)
+LQC_DEFINE_KERNEL(bconv2d_neon_in_order_pairs, LQC_ISA_NEON_IN_ORDER, pairs_halves, pairs, 2)

@@ -1,8 +1,16 @@
 /* Which instruction sets this build has and this processor runs. */
-#include "larq_clip.h"
+#include "kernels.h"
+
+#if (defined(__aarch64__) || defined(__arm__)) && defined(__linux__)
+#  include <sys/auxv.h>
+#endif
+#if defined(__aarch64__) && defined(__linux__)
+/* In AT_HWCAP, asm/hwcap.h; HAS_CPUID: programs may read MIDR_EL1. */
+enum { HAS_CPUID = 1 << 11, HAS_DOT_PRODUCTS = 1 << 20 };
+#endif
 
 const char *lqc_isa_name(lqc_isa isa) {
-  static const char *const names[LQC_ISA_COUNT] = {"auto", "scalar", "neon", "avx2", "avx512"};
+  static const char *const names[LQC_ISA_COUNT] = {"auto", "scalar", "neon", "avx2", "avx512", "neon_in_order"};
   return (unsigned)isa < LQC_ISA_COUNT ? names[isa] : NULL;
 }
 
@@ -13,7 +21,11 @@ int lqc_isa_available(lqc_isa isa) {
     return 1;
 #if defined(__aarch64__)
   case LQC_ISA_NEON: /* part of the base architecture */
+  case LQC_ISA_NEON_IN_ORDER:
     return 1;
+#elif defined(__arm__) && defined(__linux__)
+  case LQC_ISA_NEON:
+    return (getauxval(AT_HWCAP) & 1 << 12) != 0; /* HWCAP_NEON */
 #elif defined(__x86_64__)
   /* These tests include that the operating system saves the wide registers (XGETBV). */
   case LQC_ISA_AVX2:
@@ -27,4 +39,28 @@ int lqc_isa_available(lqc_isa isa) {
   default:
     return 0;
   }
+}
+
+int lqc_midr_is_in_order(uint64_t midr) {
+  enum { ARM = 0x41, CORTEX_A34 = 0xd02, CORTEX_A53 = 0xd03, CORTEX_A35 = 0xd04 };
+  const uint64_t implementer = midr >> 24 & 0xff, part = midr >> 4 & 0xfff;
+  return implementer == ARM && (part == CORTEX_A53 || part == CORTEX_A35 || part == CORTEX_A34);
+}
+
+int lqc_core_is_in_order(void) {
+  uint64_t midr = 0;
+#if defined(__aarch64__) && defined(__linux__)
+  if (getauxval(AT_HWCAP) & HAS_CPUID) {
+    __asm__("mrs %0, midr_el1" : "=r"(midr));
+  }
+#endif
+  return lqc_midr_is_in_order(midr);
+}
+
+int lqc_has_dot_products(void) {
+#if defined(__aarch64__) && defined(__linux__)
+  return (getauxval(AT_HWCAP) & HAS_DOT_PRODUCTS) != 0;
+#else
+  return 0;
+#endif
 }

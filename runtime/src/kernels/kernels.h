@@ -323,5 +323,17 @@ void lqc_kernels_scalar(lqc_kernels *kernels);
 void lqc_kernels_neon(lqc_kernels *kernels);
 void lqc_kernels_avx2(lqc_kernels *kernels);
 void lqc_kernels_avx512(lqc_kernels *kernels);
+void lqc_kernels_neon_in_order(lqc_kernels *kernels);
+
+/* ---- Processor -------------------------------------------------------------------------------------------------- */
+
+/* Whether AUTO prefers LQC_ISA_NEON_IN_ORDER to LQC_ISA_NEON on the core that asks. */
+int lqc_core_is_in_order(void);
+
+/* Whether the processor has SDOT and UDOT. */
+int lqc_has_dot_products(void);
+
+/* lqc_core_is_in_order() of a core's MIDR_EL1. */
+int lqc_midr_is_in_order(uint64_t midr);
 
 #endif /* LQC_KERNELS_H */

@@ -63,9 +63,12 @@ LQC_DECLARE_KERNELS(avx2)
 LQC_DECLARE_KERNELS(avx512)
 
 extern const lqc_bconv_kernel lqc_bconv2d_wide_scalar;
-extern const lqc_bconv_kernel lqc_bconv2d_neon_pairs;
-void lqc_fixed_point_neon(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch);
+extern const lqc_bconv_kernel lqc_bconv2d_neon_pairs, lqc_bconv2d_neon_in_order, lqc_bconv2d_neon_in_order_pairs;
+extern const lqc_int8_kernel lqc_int8_conv_neon_dot;
+LQC_DECLARE_FIXED_POINT(neon)
 void lqc_int8_depthwise_neon(const lqc_depthwise_pixel *pixel);
+void lqc_quantize_i8_neon(int8_t *out, const float *in, const float *scales, size_t n);
+void lqc_quantize_i16_neon(int16_t *out, const float *in, const float *scales, size_t n);
 void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t missing,
                                const lqc_epilogue_params *params);
 void lqc_clip_wide_scalar(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);

@@ -75,8 +75,28 @@ LQC_OVERRIDE(neon, NEON, scalar)
 static void override_neon(lqc_kernels *kernels) {
   lqc_kernels_neon(kernels);
   kernels->bconv_pairs = &lqc_bconv2d_neon_pairs;
+  if (lqc_has_dot_products()) {
+    kernels->int8_conv = &lqc_int8_conv_neon_dot;
+  }
   kernels->int8_depthwise = lqc_int8_depthwise_neon;
   kernels->fixed_point = lqc_fixed_point_neon;
+  kernels->fixed_point_wide = lqc_fixed_point_wide_neon;
+  kernels->quantize_i8 = lqc_quantize_i8_neon;
+  kernels->quantize_i16 = lqc_quantize_i16_neon;
+}
+
+void lqc_kernels_neon_in_order(lqc_kernels *kernels) {
+  override_neon(kernels);
+  kernels->isa = LQC_ISA_NEON_IN_ORDER;
+  kernels->bconv = &lqc_bconv2d_neon_in_order;
+  kernels->bconv_pairs = &lqc_bconv2d_neon_in_order_pairs;
+}
+#elif defined(__arm__)
+void lqc_kernels_neon(lqc_kernels *kernels) {
+  kernels->isa = LQC_ISA_NEON;
+  kernels->bconv = &lqc_bconv2d_neon;
+  kernels->bitpack_f32 = lqc_bitpack_f32_neon;
+  kernels->bitpack_i8 = lqc_bitpack_i8_neon;
 }
 #elif defined(__x86_64__)
 LQC_OVERRIDE(avx2, AVX2, avx2)
@@ -88,13 +108,17 @@ typedef struct isa_entry {
   lqc_isa isa;
   void (*override)(lqc_kernels *kernels);
   const lqc_bconv_kernel *bconv, *bconv_pairs;
-  const lqc_int8_kernel *int8_conv;
+  const lqc_int8_kernel *int8_conv; /* NULL: that of an entry above */
 } isa_entry;
 
 static const isa_entry entries[] = {
     {LQC_ISA_SCALAR, lqc_kernels_scalar, &lqc_bconv2d_scalar, NULL, &lqc_int8_conv_scalar},
 #if defined(__aarch64__)
     {LQC_ISA_NEON, override_neon, &lqc_bconv2d_neon, &lqc_bconv2d_neon_pairs, &lqc_int8_conv_neon},
+    {LQC_ISA_NEON_IN_ORDER, lqc_kernels_neon_in_order, &lqc_bconv2d_neon_in_order, &lqc_bconv2d_neon_in_order_pairs,
+     NULL},
+#elif defined(__arm__)
+    {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon, NULL, NULL},
 #elif defined(__x86_64__)
     {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2, NULL, &lqc_int8_conv_avx2},
     {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512, NULL, &lqc_int8_conv_avx512},
@@ -103,11 +127,17 @@ static const isa_entry entries[] = {
 
 #define ENTRY_COUNT (sizeof(entries) / sizeof(entries[0]))
 
+/* Of two for the same instructions, the core decides. */
+static int is_preferred(lqc_isa isa) {
+  return lqc_isa_available(isa) && (isa != LQC_ISA_NEON_IN_ORDER || lqc_core_is_in_order());
+}
+
 int lqc_kernels_select(lqc_kernels *kernels, lqc_isa isa) {
   int found = isa == LQC_ISA_AUTO;
   lqc_kernels_scalar(kernels);
   for (size_t i = 0; i < ENTRY_COUNT; ++i) {
-    if ((isa == LQC_ISA_AUTO || isa == entries[i].isa) && lqc_isa_available(entries[i].isa)) {
+    if (isa == LQC_ISA_AUTO ? is_preferred(entries[i].isa)
+                            : isa == entries[i].isa && lqc_isa_available(entries[i].isa)) {
       entries[i].override(kernels);
       found = 1;
     }
@@ -131,9 +161,14 @@ const lqc_bconv_kernel *lqc_bconv_kernel_at(size_t n) {
 
 const lqc_int8_kernel *lqc_int8_kernel_at(size_t n) {
   for (size_t i = 0; i < ENTRY_COUNT; ++i) {
-    if (lqc_isa_available(entries[i].isa) && n-- == 0) {
+    if (entries[i].int8_conv && lqc_isa_available(entries[i].isa) && n-- == 0) {
       return entries[i].int8_conv;
     }
   }
+#if defined(__aarch64__)
+  if (n == 0 && lqc_has_dot_products()) {
+    return &lqc_int8_conv_neon_dot;
+  }
+#endif
   return NULL;
 }
