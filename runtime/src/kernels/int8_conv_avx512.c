@@ -22,16 +22,33 @@ LQC_INLINE void copy_run(uint8_t *to, const int8_t *from, size_t bytes) {
 
 LQC_DEFINE_GATHER(uint8_t, copy_run)
 
-/* In assembly, as GCC copies every accumulator once a step around the intrinsic. */
-LQC_INLINE __m512i add_products(__m512i sum, __m512i x, __m512i w) {
-  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
-  return sum;
+/* In assembly, as GCC copies accumulators around the intrinsic; four at a time, as it copies some even so. */
+LQC_INLINE void add_products(__m512i *sum, __m512i x, const __m512i *w, const uint32_t vectors) {
+  if (vectors == MAX_VECTORS) {
+    __asm__("vpdpbusd %5, %4, %0\n\t"
+            "vpdpbusd %6, %4, %1\n\t"
+            "vpdpbusd %7, %4, %2\n\t"
+            "vpdpbusd %8, %4, %3"
+            : "+&v"(sum[0]), "+&v"(sum[1]), "+&v"(sum[2]), "+&v"(sum[3])
+            : "v"(x), "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]));
+    return;
+  }
+  LQC_UNROLL
+  for (uint32_t v = 0; v < vectors; ++v) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum[v]) : "v"(x), "v"(w[v]));
+  }
 }
 
-/* Sums of `pixels` pixels from `first_pixel` on and `vectors` blocks of channels from `channel` on. Both counts are
-   constants after inlining, so that the sums live in registers. */
+LQC_INLINE __m512i broadcast_group(const uint8_t *elements) {
+  int32_t four;
+  memcpy(&four, elements, sizeof(four));
+  return _mm512_set1_epi32(four);
+}
+
+/* Sums of `pixels` pixels and `vectors` blocks of channels from `channel` on. Both counts are constants after inlining,
+   so that the sums live in registers. */
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint32_t pixels, const uint32_t vectors) {
-  const size_t groups = (tile->size + GROUP - 1) / GROUP;
+  const size_t groups = (tile->size + GROUP - 1) / GROUP, patch_bytes = tile->patch_bytes;
   const size_t block_bytes = lqc_int8_block_bytes(tile->runs, tile->size, GROUP);
   const uint8_t *weights = (const uint8_t *)tile->weights + channel / LQC_INT8_LANES * block_bytes;
   const uint8_t *run = tile->patches;
@@ -45,9 +62,9 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint3
     }
   }
   weights += VECTOR_BYTES;
-  for (uint32_t r = 0; r < tile->runs; ++r, run += tile->run_bytes) {
-    const uint8_t *elements = run;
-    for (size_t g = 0; g < groups; ++g, weights += VECTOR_BYTES, elements += GROUP) {
+  for (uint32_t runs = tile->runs; runs > 0; --runs, run += tile->run_bytes) {
+    const uint8_t *elements = run, *const end = weights + groups * VECTOR_BYTES;
+    for (; weights != end; weights += VECTOR_BYTES, elements += GROUP) {
       __m512i w[MAX_VECTORS];
       LQC_UNROLL
       for (uint32_t v = 0; v < vectors; ++v) {
@@ -55,23 +72,30 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, uint32_t channel, const uint3
       }
       LQC_UNROLL
       for (uint32_t p = 0; p < pixels; ++p) {
-        int32_t four;
-        memcpy(&four, elements + p * tile->patch_bytes, sizeof(four));
-        __m512i x = _mm512_set1_epi32(four);
-        LQC_UNROLL
-        for (uint32_t v = 0; v < vectors; ++v) {
-          sum[p][v] = add_products(sum[p][v], x, w[v]);
-        }
+        add_products(sum[p], broadcast_group(elements + p * patch_bytes), w, vectors);
       }
     }
   }
-  LQC_UNROLL
-  for (uint32_t p = 0; p < pixels; ++p) {
-    int32_t *out = tile->sums + p * tile->sums_stride + channel;
+  const uint32_t left = tile->out_channels - channel;
+  int32_t *out = tile->sums + channel;
+  if (left >= vectors * LQC_INT8_LANES) {
+    const size_t stride = tile->sums_stride;
     LQC_UNROLL
-    for (uint32_t v = 0; v < vectors; ++v) {
-      uint32_t left = lqc_min_u32(tile->out_channels - channel - v * LQC_INT8_LANES, LQC_INT8_LANES);
-      _mm512_mask_storeu_epi32(out + v * LQC_INT8_LANES, (__mmask16)lqc_low_mask(left), sum[p][v]);
+    for (uint32_t p = 0; p < pixels; ++p) {
+      LQC_UNROLL
+      for (uint32_t v = 0; v < vectors; ++v) {
+        _mm512_storeu_si512(out + p * stride + v * LQC_INT8_LANES, sum[p][v]);
+      }
+    }
+    return;
+  }
+  LQC_UNROLL
+  for (uint32_t v = 0; v < vectors; ++v) {
+    const uint32_t first = v * LQC_INT8_LANES;
+    const __mmask16 lanes = (__mmask16)lqc_low_mask(lqc_min_u32(left - first, LQC_INT8_LANES));
+    LQC_UNROLL
+    for (uint32_t p = 0; p < pixels; ++p) {
+      _mm512_mask_storeu_epi32(out + p * tile->sums_stride + first, lanes, sum[p][v]);
     }
   }
 }
