@@ -11,7 +11,7 @@
 #   make accuracy      train the recorded experiments (hours) and bring their record, tables and plots up to date;
 #                      DATA=DIR is where CIFAR-10 is, see benchmarks/accuracy/README.md; interrupted, it goes on
 #   make fuzz          the fuzz targets of the runtime, FUZZ_SECONDS (600) of CPU each; needs clang
-#   make fuzz-ci       the same with fixed inputs, half a minute of CPU each, in which only a change finds something new
+#   make fuzz-ci       the same with fixed inputs, a minute of CPU each, in which only a change finds something new
 #   make fuzz-record   make fuzz, and record executions, findings and coverage in benchmarks/results/fuzz.json
 #   make lint          formatting, types, static analysis of the C code (gcc -fanalyzer, cppcheck)
 #   make format        rewrite the sources in the project's format

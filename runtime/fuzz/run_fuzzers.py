@@ -41,7 +41,7 @@ TRUSTED = (*LOADER, "src/op.c", "src/plan.c", "src/session.c")
 LIMITS = ["-timeout=120", "-rss_limit_mb=4096", "-max_len=65536", "-print_final_stats=1"]
 # Half a minute of CPU each. What depends on time, addresses or the order of threads is off: no schedule by entropy, no
 # dictionary of what was compared, one thread.
-FIXED_RUNS = {"load": 450_000, "run": 240_000, "isa": 200_000, "npy": 3_500_000}
+FIXED_RUNS = {"load": 900_000, "run": 480_000, "isa": 400_000, "npy": 7_000_000}
 FIXED = ["-seed=1", "-entropic=0", "-use_cmp=0", "-reload=0"]
 SLICE_SECONDS = 120
 
