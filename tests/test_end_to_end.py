@@ -116,7 +116,7 @@ def test_binary_layers_that_feed_float_layers(step):
     data = larq_clip.convert_keras_model(model)
     compare_with_keras(model, data, images)
     if step is not None:
-        assert "int8" in {info.dtype for info in larq_clip.Interpreter(data)._tensors}
+        assert ir.DType.INT8 in {tensor.dtype for tensor in reader.read(data).tensors.values()}
 
 
 def test_thresholds_on_ties_of_batch_norm_and_rounding():
