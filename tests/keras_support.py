@@ -83,3 +83,22 @@ def check(model: Any, *, exact: bool, count: int = 3) -> ir.Graph:
         else:
             np.testing.assert_allclose(actual, wanted, rtol=0, atol=FLOAT_TOLERANCE * max(1, np.abs(wanted).max()))
     return graph
+
+
+def assert_outputs_and_gradients_of(model: Any, other: Any, x: np.ndarray, products: int = 72) -> None:
+    """Outputs and all gradients of both, where none is 0, are sums of at most as many float32 products of the same
+    magnitude, perhaps in another order."""
+    from larq_clip._keras import tf
+
+    def outputs_and_gradients(of: Any) -> list[np.ndarray]:
+        with tf.GradientTape() as tape:
+            images = tf.constant(x)
+            tape.watch(images)
+            y = of(images)
+            loss = tf.reduce_sum(y * tf.constant(np.random.default_rng(7).normal(size=y.shape), tf.float32))
+        return [y, *tape.gradient(loss, [images, *of.trainable_variables])]
+
+    for found, expected in zip(outputs_and_gradients(other), outputs_and_gradients(model), strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=products * 2**-24 * max(scale, 1) * 4)
+        assert scale > 0

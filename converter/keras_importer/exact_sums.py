@@ -15,6 +15,14 @@ from larq_clip import layers as clipped
 from larq_clip._keras import keras, lq, tf
 from larq_clip._scope import quantized_scope
 
+LARQ_LAYERS: tuple[type, ...] = (
+    lq.layers.QuantConv1D,
+    lq.layers.QuantConv2D,
+    lq.layers.QuantConv2DTranspose,
+    lq.layers.QuantDense,
+    lq.layers.QuantDepthwiseConv2D,
+    lq.layers.QuantSeparableConv2D,
+)
 # A subclass may compute anything.
 TYPES: tuple[type, ...] = (
     keras.layers.Conv1D,
@@ -23,12 +31,7 @@ TYPES: tuple[type, ...] = (
     keras.layers.Dense,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
-    lq.layers.QuantConv1D,
-    lq.layers.QuantConv2D,
-    lq.layers.QuantConv2DTranspose,
-    lq.layers.QuantDense,
-    lq.layers.QuantDepthwiseConv2D,
-    lq.layers.QuantSeparableConv2D,
+    *LARQ_LAYERS,
     clipped.QuantConv2D,
     clipped.QuantDense,
 )

@@ -10,6 +10,7 @@ from larq_clip._keras import keras, lq
 from larq_clip.converter.ir import ArithmeticKind
 from larq_clip.converter.keras_importer import activations, fixed_point, merges, norms, shapes, transposed, weights
 from larq_clip.converter.keras_importer.context import Handler, Join
+from larq_clip.converter.keras_importer.exact_sums import LARQ_LAYERS
 from larq_clip.layers import (
     Add,
     Concatenate,
@@ -117,12 +118,7 @@ UNCAST = (
     *FIXED_POINT,
     QuantConv2D,
     QuantDense,
-    lq.layers.QuantConv1D,
-    lq.layers.QuantConv2D,
-    lq.layers.QuantConv2DTranspose,
-    lq.layers.QuantDense,
-    lq.layers.QuantDepthwiseConv2D,
-    lq.layers.QuantSeparableConv2D,
+    *LARQ_LAYERS,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from keras_support import assert_outputs_and_gradients_of
 
 from larq_clip import arithmetic, layers
 from larq_clip._keras import keras, lq, tf
@@ -58,20 +59,7 @@ def test_without_saturation_outputs_and_gradients_are_larqs(quantizer, arguments
     clipped = clip_model(model)
     (layer,) = binary_layers(clipped)
     assert layer.scaled_kernel and layer.accumulator_quantizer.step == 1
-
-    def outputs_and_gradients(of):
-        with tf.GradientTape() as tape:
-            x = tf.constant(images)
-            tape.watch(x)
-            y = of(x)
-            loss = tf.reduce_sum(y * tf.constant(np.random.default_rng(7).normal(size=y.shape), tf.float32))
-        return [y, *tape.gradient(loss, [x, *of.trainable_variables])]
-
-    # Both are sums of at most 72 float32 numbers of the same magnitude, in another order.
-    for found, expected in zip(outputs_and_gradients(clipped), outputs_and_gradients(model)):
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(found, expected, rtol=0, atol=72 * 2**-24 * max(scale, 1) * 4)
-        assert scale > 0
+    assert_outputs_and_gradients_of(model, clipped, images)
 
 
 @pytest.mark.parametrize("bits, step", [(8, 1), (4, 2), (8, 4)])

@@ -4,11 +4,9 @@
  *
  * A register tile is 4 pixels x 16 channels: 16 accumulators, two vectors of weights, and a vector of eight elements
  * for each pixel. */
-#include <arm_neon.h>
+#include "int8_conv_neon.h"
 
-#include "int8_gather.h"
-
-enum { VECTORS = LQC_INT8_LANES / 4, STEPS = 8 };
+enum { STEPS = 8 };
 
 LQC_INLINE void copy_run(int16_t *to, const int8_t *from, size_t bytes) {
   for (; bytes >= 8; bytes -= 8, from += 8, to += 8) {
@@ -40,14 +38,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
   const int16_t *patches = tile->patches;
   size_t patch = tile->patch_bytes / sizeof(int16_t);
   int32x4_t sum[LQC_INT8_TILE_PIXELS][VECTORS];
-  LQC_UNROLL
-  for (uint32_t p = 0; p < pixels; ++p) {
-    LQC_UNROLL
-    for (uint32_t v = 0; v < VECTORS; ++v) {
-      sum[p][v] = vreinterpretq_s32_s8(vld1q_s8(weights + 16 * v));
-    }
-  }
-  weights += LQC_INT8_LANES * sizeof(int32_t);
+  weights = lqc_start_sums(sum, weights, pixels);
   for (size_t i = 0; i < tile->size; i += STEPS, patches += STEPS, weights += STEPS * LQC_INT8_LANES) {
     int16x8_t x[LQC_INT8_TILE_PIXELS];
     LQC_UNROLL
@@ -63,11 +54,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
     LQC_ADD_LANE(6)
     LQC_ADD_LANE(7)
   }
-  uint32_t lanes = lqc_min_u32(tile->out_channels - channel, LQC_INT8_LANES);
-  LQC_UNROLL
-  for (uint32_t p = 0; p < pixels; ++p) {
-    memcpy(tile->sums + p * tile->sums_stride + channel, sum[p], lanes * sizeof(int32_t));
-  }
+  lqc_store_sums(tile, channel, sum, pixels);
 }
 
 LQC_DEFINE_INT8_ACCUMULATE(STEPS)

@@ -3,11 +3,9 @@
  *
  * A register tile is 4 pixels x 16 channels: 16 accumulators, four vectors of weights, and a vector of 16 elements for
  * each pixel. */
-#include <arm_neon.h>
+#include "int8_conv_neon.h"
 
-#include "int8_gather.h"
-
-enum { VECTORS = LQC_INT8_LANES / 4, STEPS = 16 };
+enum { STEPS = 16 };
 
 LQC_DEFINE_GATHER(int8_t, memcpy)
 
@@ -32,14 +30,7 @@ LQC_DEFINE_GATHER(int8_t, memcpy)
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32_t channel, const uint32_t pixels) {
   const int8_t *patches = tile->patches;
   int32x4_t sum[LQC_INT8_TILE_PIXELS][VECTORS];
-  LQC_UNROLL
-  for (uint32_t p = 0; p < pixels; ++p) {
-    LQC_UNROLL
-    for (uint32_t v = 0; v < VECTORS; ++v) {
-      sum[p][v] = vreinterpretq_s32_s8(vld1q_s8(weights + 16 * v));
-    }
-  }
-  weights += LQC_INT8_LANES * sizeof(int32_t);
+  weights = lqc_start_sums(sum, weights, pixels);
   for (size_t i = 0; i < tile->size; i += STEPS, patches += STEPS, weights += STEPS * LQC_INT8_LANES) {
     int8x16_t x[LQC_INT8_TILE_PIXELS];
     LQC_UNROLL
@@ -51,11 +42,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
     LQC_ADD_FOUR(2)
     LQC_ADD_FOUR(3)
   }
-  uint32_t lanes = lqc_min_u32(tile->out_channels - channel, LQC_INT8_LANES);
-  LQC_UNROLL
-  for (uint32_t p = 0; p < pixels; ++p) {
-    memcpy(tile->sums + p * tile->sums_stride + channel, sum[p], lanes * sizeof(int32_t));
-  }
+  lqc_store_sums(tile, channel, sum, pixels);
 }
 
 LQC_DEFINE_INT8_ACCUMULATE(STEPS)

@@ -2,7 +2,7 @@
  * fits int16, a sum of two may not. */
 #include <arm_neon.h>
 
-#include "kernels_isa.h"
+#include "int8_depthwise.h"
 
 enum { LANES = 16, MAX_VECTORS = 2 };
 
@@ -42,21 +42,4 @@ LQC_INLINE void sum_block(const lqc_depthwise_pixel *pixel, size_t channel, cons
   }
 }
 
-void lqc_int8_depthwise_neon(const lqc_depthwise_pixel *pixel) {
-  const size_t channels = pixel->channels;
-  if (channels < LANES || pixel->out_channels != pixel->channels) {
-    lqc_int8_depthwise_scalar(pixel);
-    return;
-  }
-  size_t channel = 0;
-  for (; channels - channel >= MAX_VECTORS * LANES; channel += MAX_VECTORS * LANES) {
-    sum_block(pixel, channel, MAX_VECTORS);
-  }
-  if (channels - channel >= LANES) {
-    sum_block(pixel, channel, 1);
-    channel += LANES;
-  }
-  if (channel < channels) { /* some channels twice */
-    sum_block(pixel, channels - LANES, 1);
-  }
-}
+LQC_DEFINE_INT8_DEPTHWISE(lqc_int8_depthwise_neon)
