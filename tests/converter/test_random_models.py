@@ -16,7 +16,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from keras_support import images, randomize
-from random_models import random_model
+from random_keras_models import random_model
 
 from larq_clip.converter import convert_keras_model, verify_keras_model
 
