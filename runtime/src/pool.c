@@ -1,3 +1,8 @@
+#if defined(__linux__) && !defined(__ANDROID__)
+#  define _GNU_SOURCE /* NOLINT: for affinity */
+#  define LQC_AFFINITY 1
+#endif
+
 #include "pool.h"
 
 #include <stdbool.h>
@@ -18,10 +23,15 @@ static void do_share(lqc_work work, const void *context, size_t count, uint32_t 
 
 /* Who waits spins for SPIN_NANOSECONDS, then parks in a condition variable. Between the works of a run it is the next
  * op that is waited for, some microseconds, and waking a parked thread would take longer than many an op; between runs
- * a session may wait for any time, on a device with few cores, of which spinning would take one each. Threads are not
- * bound to cores; the share of each is fixed by its index, so that results, and which memory a thread touches, do not
- * depend on who wakes first. */
+ * a session may wait for any time, on a device with few cores, of which spinning would take one each. The
+ * share of each is fixed by its index, so that results, and which memory a thread touches, do not depend on who wakes
+ * first.
+ *
+ * Threads are not bound to cores, but workers are kept off the caller's: who is woken is often put where he who wakes
+ * him runs, on virtual machines nearly always, and there the two would spin in each other's way until the scheduler
+ * balances, which takes longer than many a network. */
 #  include <pthread.h>
+#  include <sched.h>
 #  include <signal.h>
 #  include <stdatomic.h>
 
@@ -49,6 +59,10 @@ struct lqc_pool {
   lqc_work work;
   const void *context;
   size_t count;
+#  if LQC_AFFINITY
+  cpu_set_t allowed; /* where the thread that made the session may run */
+  int caller;        /* the core that workers keep off; -1: none yet */
+#  endif
   worker workers[]; /* [threads - 1] */
 };
 
@@ -59,6 +73,37 @@ uint32_t lqc_pool_max_threads(void) {
 size_t lqc_pool_bytes(uint32_t threads) {
   return sizeof(lqc_pool) + (threads - 1) * sizeof(worker);
 }
+
+#  if LQC_AFFINITY
+static void find_allowed(lqc_pool *pool) {
+  pool->caller = -1;
+  if (pthread_getaffinity_np(pthread_self(), sizeof(pool->allowed), &pool->allowed) != 0) {
+    CPU_ZERO(&pool->allowed); /* of more cores than the set has; then no core is kept free */
+  }
+}
+
+/* Where there is one core alone, or none is known, the kernel refuses, and all stays as it was. */
+static void keep_apart(lqc_pool *pool) {
+  const int core = sched_getcpu();
+  if (core == pool->caller || core < 0 || core >= CPU_SETSIZE) {
+    return;
+  }
+  cpu_set_t others = pool->allowed;
+  CPU_CLR((size_t)core, &others);
+  for (uint32_t i = 0; i < pool->threads - 1; ++i) {
+    (void)pthread_setaffinity_np(pool->workers[i].thread, sizeof(others), &others);
+  }
+  pool->caller = core;
+}
+#  else
+static void find_allowed(lqc_pool *pool) {
+  (void)pool;
+}
+
+static void keep_apart(lqc_pool *pool) {
+  (void)pool;
+}
+#  endif
 
 static inline void relax(void) {
 #  if defined(__x86_64__)
@@ -151,6 +196,7 @@ lqc_status lqc_pool_start(lqc_pool *pool, uint32_t threads, lqc_error *error) {
   atomic_init(&pool->generation, 0);
   atomic_init(&pool->unfinished, 0);
   atomic_init(&pool->stopping, false);
+  find_allowed(pool);
   if (pthread_mutex_init(&pool->mutex, NULL) != 0) {
     return lqc_fail(error, LQC_ERROR_THREADS, "a mutex could not be made");
   }
@@ -190,6 +236,7 @@ void lqc_pool_run(lqc_pool *pool, lqc_work work, const void *context, size_t cou
     do_share(work, context, count, 0, 1);
     return;
   }
+  keep_apart(pool);
   pool->work = work;
   pool->context = context;
   pool->count = count;
