@@ -115,6 +115,30 @@ def test_any_convolution_is_the_arithmetic(case, one_sign):
     np.testing.assert_array_equal(layer(x), expected)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 600),
+    st.integers(1, 9),
+    st.sampled_from([AccumulatorClip(), AccumulatorClip(step=2), AccumulatorClip(bits=4), AccumulatorClip(step=0.5)]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_dense_layer_is_the_arithmetic(inputs, units, clip, one_sign, seed):
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((3, inputs)).astype(np.float32)
+    kernel = random.standard_normal((inputs, units)).astype(np.float32)
+    if one_sign:  # the largest sum there is
+        x, kernel = np.abs(x), np.abs(kernel)
+    layer = layers.QuantDense(
+        units, input_quantizer="ste_sign", kernel_quantizer="ste_sign", use_bias=False, accumulator_quantizer=clip
+    )
+    layer.build(x.shape)
+    layer.set_weights([kernel])
+    accumulators = np.where(x >= 0, 1, -1) @ np.where(kernel >= 0, 1, -1)
+    expected = clip.step * arithmetic.clip_accumulator(accumulators, clip.bits, clip.step)
+    np.testing.assert_array_equal(layer(x), expected)
+
+
 @pytest.mark.parametrize("make", ["conv", "dense", "grouped"])
 def test_without_a_quantizer_the_layer_is_larqs(make, rng):
     x = rng.standard_normal((2, 6, 6, 8)).astype(np.float32)
