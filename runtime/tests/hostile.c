@@ -121,12 +121,6 @@ static hostile_use use(const uint8_t *data, size_t size, const lqc_options *opti
   return used;
 }
 
-int damage_share(int argc, char **argv) {
-  int share = argc > 1 ? atoi(argv[1]) : 1;
-  EXPECT(share > 0, "the share is '%s'; accepted are numbers from 1 on", argv[1]);
-  return share;
-}
-
 hostile_use use_file_as(const uint8_t *data, size_t size, const lqc_options *options, uint64_t seed) {
   static guarded memory; /* made once: a file of a few kilobytes is used in microseconds */
   if (memory.end == NULL) {

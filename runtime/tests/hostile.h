@@ -22,7 +22,4 @@ hostile_use use_file(const uint8_t *data, size_t size);
 /* Numbers that only the seed decides into every input: small floats, any integers, any bits. */
 void fill_every_input(const lqc_model *model, lqc_session *session, uint64_t seed);
 
-/* n of the test's argument, 1 without: one of n changes of the file is tried, for builds that run in an emulator. */
-int damage_share(int argc, char **argv);
-
 #endif /* LQC_HOSTILE_H */
