@@ -215,12 +215,12 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
   }
 }
 
-/* The region that holds a tile: the last one whose first tile is not behind it. */
-static const lqc_region *find_region(const lqc_bconv_state *s, size_t tile) {
+/* The region that holds a cost: the last one whose first cost is not behind it. */
+static const lqc_region *find_region(const lqc_bconv_state *s, size_t cost) {
   size_t low = 0, high = s->region_count;
   while (high - low > 1) {
     size_t middle = low + (high - low) / 2;
-    if (s->regions[middle].first_tile <= tile) {
+    if (s->regions[middle].first_cost <= cost) {
       low = middle;
     } else {
       high = middle;
@@ -229,7 +229,12 @@ static const lqc_region *find_region(const lqc_bconv_state *s, size_t tile) {
   return &s->regions[low];
 }
 
-/* One item is one tile. */
+/* The tile of a region nearest to a cost; that of all tiles is behind the last one. */
+static size_t tile_at(const lqc_region *region, size_t cost) {
+  return region->first_tile + (cost - region->first_cost + region->tile_cost / 2) / region->tile_cost;
+}
+
+/* One item is one unit of cost, so that shares take the same time, although tiles at borders have fewer taps. */
 static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t end) {
   const bconv_work *work = context;
   const lqc_bconv_state *s = work->state;
@@ -237,9 +242,14 @@ static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t
   tile_scratch scratch = {.sums = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes};
   scratch.joined = scratch.sums + max_pixels * s->sums_stride * s->sum_bytes;
   scratch.fixed = scratch.joined + (s->groups > 1 ? max_pixels * s->joined_stride * s->sum_bytes : 0);
-  soon_needed soon = needed_after(work->node, end - begin);
   const lqc_region *region = find_region(s, begin);
-  for (size_t tile = begin; tile < end; ++tile) {
+  size_t tile = tile_at(region, begin);
+  const size_t end_tile = tile_at(find_region(s, end), end);
+  if (tile == end_tile) {
+    return;
+  }
+  soon_needed soon = needed_after(work->node, end_tile - tile);
+  for (; tile < end_tile; ++tile) {
     if (region + 1 < s->regions + s->region_count && region[1].first_tile == tile) {
       ++region;
     }
@@ -260,5 +270,5 @@ void lqc_run_bconv2d(const lqc_node *node, const lqc_runner *runner) {
   if (s->gathers) {
     lqc_pool_run(runner->pool, gather_rows, &work, s->rows.size);
   }
-  lqc_pool_run(runner->pool, run_tiles, &work, s->tile_count);
+  lqc_pool_run(runner->pool, run_tiles, &work, s->cost);
 }

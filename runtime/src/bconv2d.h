@@ -4,15 +4,21 @@
 
 #include "fixed_point.h"
 
+#define LQC_FAIL_BCONV(prepare, op, status, format, ...) \
+  lqc_fail((prepare)->error, status, "op '%s' (BinaryConv2D): " format, (op)->name, __VA_ARGS__)
+
 /* K up to which |a| and 2p are exact in every epilogue (float32 holds integers to 2^24). */
 #define LQC_MAX_K (1u << 24)
+
+enum { LQC_TILE_COST = 16 };
 
 /* Output pixels that see the same taps. */
 typedef struct lqc_region {
   uint32_t first_row, first_column, columns, pixels;
   uint32_t tile_pixels; /* of all its tiles but the last */
   lqc_taps row_taps, column_taps;
-  size_t first_tile;
+  size_t first_tile, first_cost; /* tiles, and their costs, in the regions before it */
+  uint32_t tile_cost;            /* time of a tile, 1 to LQC_TILE_COST, which is that of the largest */
   const lqc_run *runs;
   uint32_t run_count;
   uint32_t missing; /* channels of one group's taps that add nothing, for padding with 0 */
@@ -43,7 +49,7 @@ typedef struct lqc_bconv_state {
   size_t output_pixel_bytes;
   lqc_fixed fixed; /* epilogue FixedPoint */
   const lqc_region *regions;
-  size_t region_count, tile_count;
+  size_t region_count, tile_count, cost; /* cost: of all tiles */
 } lqc_bconv_state;
 
 /* The packed bit of a threshold channel is 1 (for -1) exactly where 2p + missing >= limit. Returns the limit, clamped
@@ -55,6 +61,10 @@ uint32_t lqc_threshold_limit(int32_t threshold, uint32_t k, uint32_t clip_limit,
 void lqc_copy_bits(uint64_t *out, const uint64_t *in, uint32_t first, uint32_t count);
 
 uint32_t lqc_count_bits(const uint64_t *words, size_t count);
+
+/* Sets regions, tile_count and cost of a state that has all else. filters: [channels][filter_words]. */
+lqc_status lqc_prepare_bconv_regions(lqc_prepare *prepare, const lqc_op *op, const uint64_t *filters,
+                                     lqc_bconv_state *s);
 
 /* ---- Epilogue FixedPoint ---------------------------------------------------------------------------------------- */
 

@@ -27,6 +27,7 @@ typedef struct lqc_prepare {
   const lqc_kernels *kernels;
   lqc_error *error;
   lqc_bump *bump;
+  uint32_t threads;
   size_t thread_scratch; /* bytes, the largest that any op needs for each thread */
   size_t shared_scratch; /* bytes, the same for all threads together */
   size_t scratch;        /* bytes, the most that preparing an op takes for itself */
@@ -55,6 +56,7 @@ struct lqc_node {
   const char *kernel;
   uint64_t binary_macs, int8_macs, float_macs;
   uint64_t nanoseconds;
+  bool light; /* the calling thread does it alone */
   lqc_run_op run;
   const void *state;   /* the op's own, in session memory */
   const void *weights; /* what a run reads once, packed, [weights_bytes]; or NULL */

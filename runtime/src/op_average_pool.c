@@ -46,56 +46,92 @@ static int32_t mean_of(int32_t sum, int64_t count, int shift, int32_t limit) {
   return mean > limit ? limit : mean < -limit ? -limit : (int32_t)mean;
 }
 
-static void sum_i8(int32_t *sums, const int8_t *in, const lqc_pool_window *w) {
-  lqc_pool_taps taps = lqc_pool_taps_at(w, in, sizeof(*in));
-  w->state->kernels->sum_i8(sums, &taps, w->state->elements);
+/* Output pixels of int8 input whose sums are made before they are stored: what channels have is then read once. */
+enum { RUN = 16 };
+
+/* Stores `pixels` means of windows of `count` pixels, from output pixel `first` on. The mean of 2^i pixels is a
+ * rounding shift of their sum. */
+static void store_means(const lqc_node *node, size_t first, uint32_t pixels, uint32_t count, const int32_t *sums,
+                        void *lanes) {
+  const lqc_pool_state *s = node->state;
+  const size_t stride = lqc_lane_count(s->elements);
+  if ((count & (count - 1)) == 0) {
+    uint32_t log2 = 0;
+    while (count >> log2 > 1) {
+      ++log2;
+    }
+    const size_t bytes = s->elements * (s->to_int16 ? sizeof(int16_t) : sizeof(int8_t));
+    const lqc_lane_pixels of_run = {.count = pixels,
+                                    .first = first,
+                                    .outputs = &node->output,
+                                    .output_bytes = &bytes,
+                                    .source = LQC_LANES_INT32,
+                                    .values = sums,
+                                    .value_bytes = stride * sizeof(*sums)};
+    s->kernels->fixed_point(&s->means[log2], &of_run, lanes);
+    return;
+  }
+  for (size_t p = first; p < first + pixels; ++p, sums += stride) {
+    for (uint32_t e = 0; e < s->elements; ++e) {
+      const size_t place = p * s->elements + e;
+      if (s->to_int16) {
+        ((int16_t *)node->output)[place] = (int16_t)mean_of(sums[e], count, s->shifts[e], INT16_MAX);
+      } else {
+        ((int8_t *)node->output)[place] = (int8_t)mean_of(sums[e], count, s->shifts[e], INT8_MAX);
+      }
+    }
+  }
 }
 
-/* The mean of 2^i pixels of int8 is a rounding shift of their sum. */
-static bool store_mean(void *out, const int8_t *in, const lqc_pool_window *w, int32_t *sums) {
-  const lqc_pool_state *s = w->state;
-  uint32_t count = count_pixels(w), i = 0;
-  if ((count & (count - 1)) != 0) {
-    return false;
+typedef struct average_work {
+  const lqc_node *node;
+  const lqc_runner *runner;
+} average_work;
+
+/* One item is one row: runs of pixels with windows of the same size. */
+static void average_i8_rows(const void *context, uint32_t thread, size_t begin, size_t end) {
+  const average_work *work = context;
+  const lqc_pool_state *s = work->node->state;
+  const size_t stride = lqc_lane_count(s->elements);
+  int32_t *sums = (int32_t *)(void *)(work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes);
+  for (size_t y = begin; y < end; ++y) {
+    lqc_pool_window w = lqc_pool_window_in_row(s, (uint32_t)y);
+    uint32_t pixels = 0, count = 0;
+    for (uint32_t x = 0; x <= s->columns.out; ++x) {
+      if (x < s->columns.out) {
+        lqc_pool_move_to(&w, x);
+      }
+      if (pixels > 0 && (x == s->columns.out || pixels == RUN || count_pixels(&w) != count)) {
+        store_means(work->node, y * s->columns.out + x - pixels, pixels, count, sums, sums + RUN * stride);
+        pixels = 0;
+      }
+      if (x < s->columns.out) {
+        const lqc_pool_taps taps = lqc_pool_taps_at(&w, work->node->input, sizeof(int8_t));
+        s->kernels->sum_i8(sums + pixels * stride, &taps, s->elements);
+        count = count_pixels(&w);
+        ++pixels;
+      }
+    }
   }
-  while (count >> i > 1) {
-    ++i;
-  }
-  const size_t bytes = 0;
-  const lqc_lane_pixels pixel = {
-      .count = 1, .outputs = &out, .output_bytes = &bytes, .source = LQC_LANES_INT32, .values = sums};
-  sum_i8(sums, in, w);
-  s->kernels->fixed_point(&s->means[i], &pixel, sums + lqc_lane_count(s->elements));
-  return true;
 }
 
-#define LQC_DEFINE_AVERAGE(name, sum, in_type, out_type, limit)                                 \
-  static void name(out_type *out, const in_type *in, const lqc_pool_window *w, void *scratch) { \
+static void run_average_i8(const lqc_node *node, const lqc_runner *runner) {
+  const average_work work = {node, runner};
+  lqc_pool_run(runner->pool, average_i8_rows, &work, ((const lqc_pool_state *)node->state)->rows.out);
+}
+
+#define LQC_DEFINE_AVERAGE(name, out_type, limit)                                               \
+  static void name(out_type *out, const int16_t *in, const lqc_pool_window *w, void *scratch) { \
     int32_t *sums = scratch;                                                                    \
-    sum(sums, in, w);                                                                           \
+    sum_i16(sums, in, w);                                                                       \
     for (uint32_t e = 0; e < w->state->elements; ++e) {                                         \
       out[e] = (out_type)mean_of(sums[e], count_pixels(w), w->state->shifts[e], limit);         \
     }                                                                                           \
   }
-#define LQC_DEFINE_INT8_AVERAGE(name, out_type, limit)                                         \
-  static void name(out_type *out, const int8_t *in, const lqc_pool_window *w, void *scratch) { \
-    int32_t *sums = scratch;                                                                   \
-    if (store_mean(out, in, w, sums)) {                                                        \
-      return;                                                                                  \
-    }                                                                                          \
-    sum_i8(sums, in, w);                                                                       \
-    for (uint32_t e = 0; e < w->state->elements; ++e) {                                        \
-      out[e] = (out_type)mean_of(sums[e], count_pixels(w), w->state->shifts[e], limit);        \
-    }                                                                                          \
-  }
-LQC_DEFINE_INT8_AVERAGE(average_i8_i8, int8_t, INT8_MAX)
-LQC_DEFINE_INT8_AVERAGE(average_i8_i16, int16_t, INT16_MAX)
-LQC_DEFINE_AVERAGE(average_i16_i8, sum_i16, int16_t, int8_t, INT8_MAX)
-LQC_DEFINE_AVERAGE(average_i16_i16, sum_i16, int16_t, int16_t, INT16_MAX)
+LQC_DEFINE_AVERAGE(average_i16_i8, int8_t, INT8_MAX)
+LQC_DEFINE_AVERAGE(average_i16_i16, int16_t, INT16_MAX)
 
 LQC_DEFINE_POOL(f32, average_f32, float)
-LQC_DEFINE_POOL(i8_i8, average_i8_i8, int8_t)
-LQC_DEFINE_POOL(i8_i16, average_i8_i16, int16_t)
 LQC_DEFINE_POOL(i16_i8, average_i16_i8, int8_t)
 LQC_DEFINE_POOL(i16_i16, average_i16_i16, int16_t)
 
@@ -119,14 +155,17 @@ static lqc_status prepare_means(lqc_prepare *prepare, uint64_t pixels, lqc_dtype
     if (means == NULL) {
       continue;
     }
+    bool any_left = false;
     for (uint32_t c = 0; c < lqc_lane_count(state->elements); ++c) {
       int right = c < state->elements ? i - state->shifts[c] : 0, left = right < 0 ? -right : 0;
       right = right < 0 ? 0 : right < RIGHT ? right : RIGHT;
       ((int32_t *)lanes[0])[c] = right > 0 ? 1 << (right - 1) : 0;
       ((int32_t *)lanes[1])[c] = right;
       ((int32_t *)lanes[2])[c] = 1 << (left < LEFT ? left : LEFT);
+      any_left = any_left || left > 0;
     }
-    stores[i] = (lqc_lane_store){.dtype = dtype, .half = lanes[0], .right = lanes[1], .left = lanes[2]};
+    stores[i] =
+        (lqc_lane_store){.dtype = dtype, .half = lanes[0], .right = lanes[1], .left = any_left ? lanes[2] : NULL};
     means[i] = (lqc_lane_program){.channels = state->elements, .store_count = 1, .stores = &stores[i]};
   }
   return LQC_OK;
@@ -149,7 +188,8 @@ static lqc_status prepare_integers(lqc_prepare *prepare, const lqc_op *op, const
     ((int8_t *)memory)[c] = (int8_t)(shift > MAX_SHIFT ? MAX_SHIFT : shift < MIN_SHIFT ? MIN_SHIFT : shift);
   }
   state->shifts = memory;
-  lqc_need_thread_scratch(prepare, 2 * lqc_lane_count(input->channels) * sizeof(int32_t));
+  state->to_int16 = output->info.dtype == LQC_INT16;
+  lqc_need_thread_scratch(prepare, (RUN + 1) * lqc_lane_count(input->channels) * sizeof(int32_t));
   return input->info.dtype == LQC_INT8 ? prepare_means(prepare, rows * columns, output->info.dtype, state) : LQC_OK;
 }
 
@@ -171,7 +211,7 @@ lqc_status lqc_prepare_AveragePool2D(lqc_prepare *prepare, const lqc_op *op, con
     bool to_8 = output->info.dtype == LQC_INT8;
     LQC_TRY(prepare_integers(prepare, op, input, output, &state));
     node->kernel = from_8 ? "average_pool2d_i8" : "average_pool2d_i16";
-    node->run = from_8 ? (to_8 ? run_i8_i8 : run_i8_i16) : (to_8 ? run_i16_i8 : run_i16_i16);
+    node->run = from_8 ? run_average_i8 : to_8 ? run_i16_i8 : run_i16_i16;
   }
   return lqc_keep_state(prepare, node, &state, sizeof(state));
 }

@@ -20,12 +20,15 @@ static void elementwise_pixels(const void *context, uint32_t thread, size_t begi
   const uint8_t *x = work->node->input;
   size_t pixel_bytes = s->is_int8 ? s->channels : s->channels * sizeof(int16_t);
   void *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;
-  lqc_lane_pixels pixels = {.count = (uint32_t)(end - begin),
-                            .first = begin,
-                            .source = s->is_int8 ? LQC_LANES_INT8 : LQC_LANES_INT16,
-                            .values = x + begin * pixel_bytes,
-                            .value_bytes = pixel_bytes};
-  lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &pixels, scratch);
+  for (size_t first = begin; first < end; first += LQC_LANE_PIXELS) {
+    const size_t left = end - first;
+    lqc_lane_pixels pixels = {.count = left < LQC_LANE_PIXELS ? (uint32_t)left : LQC_LANE_PIXELS,
+                              .first = first,
+                              .source = s->is_int8 ? LQC_LANES_INT8 : LQC_LANES_INT16,
+                              .values = x + first * pixel_bytes,
+                              .value_bytes = pixel_bytes};
+    lqc_run_fixed_point(&s->fixed, s->kernels, work->node, &pixels, scratch);
+  }
 }
 
 static void run_elementwise(const lqc_node *node, const lqc_runner *runner) {

@@ -9,6 +9,7 @@ typedef struct lqc_pool_state {
   uint32_t elements; /* of a pixel: words or channels */
   const uint64_t *invert;
   const int8_t *shifts;          /* average of integers: 2^shift[c] times the mean of channel c is stored */
+  bool to_int16;                 /* average of integers */
   const lqc_lane_program *means; /* average of int8: [i] stores the mean of a window of 2^i pixels from their sum */
   const lqc_kernels *kernels;
 } lqc_pool_state;
@@ -20,9 +21,13 @@ typedef struct lqc_pool_window {
   int64_t y, x;
 } lqc_pool_window;
 
-static inline lqc_pool_window lqc_pool_window_at(const lqc_pool_state *s, uint32_t row, uint32_t column) {
-  return (lqc_pool_window){s, lqc_axis_taps(&s->rows, row), lqc_axis_taps(&s->columns, column),
-                           lqc_axis_start(&s->rows, row), lqc_axis_start(&s->columns, column)};
+static inline lqc_pool_window lqc_pool_window_in_row(const lqc_pool_state *s, uint32_t row) {
+  return (lqc_pool_window){.state = s, .rows = lqc_axis_taps(&s->rows, row), .y = lqc_axis_start(&s->rows, row)};
+}
+
+static inline void lqc_pool_move_to(lqc_pool_window *w, uint32_t column) {
+  w->columns = lqc_axis_taps(&w->state->columns, column);
+  w->x = lqc_axis_start(&w->state->columns, column);
 }
 
 /* First element, in the input, of tap (i, j). */
@@ -55,8 +60,9 @@ static inline lqc_pool_taps lqc_pool_taps_at(const lqc_pool_window *w, const voi
     out_type *out = (out_type *)work->node->output + begin * s->columns.out * s->elements;           \
     void *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;      \
     for (size_t y = begin; y < end; ++y) {                                                           \
+      lqc_pool_window w = lqc_pool_window_in_row(s, (uint32_t)y);                                    \
       for (uint32_t x = 0; x < s->columns.out; ++x, out += s->elements) {                            \
-        lqc_pool_window w = lqc_pool_window_at(s, (uint32_t)y, x);                                   \
+        lqc_pool_move_to(&w, x);                                                                     \
         pixel(out, work->node->input, &w, scratch);                                                  \
       }                                                                                              \
     }                                                                                                \

@@ -23,9 +23,11 @@ static void do_share(lqc_work work, const void *context, size_t count, uint32_t 
 
 /* Who waits spins for SPIN_NANOSECONDS, then parks in a condition variable. Between the works of a run it is the next
  * op that is waited for, some microseconds, and waking a parked thread would take longer than many an op; between runs
- * a session may wait for any time, on a device with few cores, of which spinning would take one each. The
- * share of each is fixed by its index, so that results, and which memory a thread touches, do not depend on who wakes
- * first.
+ * a session may wait for any time, on a device with few cores, of which spinning would take one each.
+ *
+ * Shares are fixed, who does them is not: each is done by the thread of its index, or, where that has not begun it when
+ * the caller has done its own, by the caller. So the first ops of a run do not wait for a thread that is still waking
+ * up. The thread of a share that is done so finds it claimed, whenever it comes, and waits for the next generation.
  *
  * Threads are not bound to cores, but workers are kept off the caller's: who is woken is often put where he who wakes
  * him runs, on virtual machines nearly always, and there the two would spin in each other's way until the scheduler
@@ -37,12 +39,13 @@ static void do_share(lqc_work work, const void *context, size_t count, uint32_t 
 
 #  include "clock.h"
 
-#  define SPIN_NANOSECONDS 50000u
+#  define SPIN_NANOSECONDS 200000u
 
 typedef struct worker {
   lqc_pool *pool;
   uint32_t index;
   pthread_t thread;
+  atomic_uint claimed; /* the last generation whose share `index` somebody has begun */
 } worker;
 
 struct lqc_pool {
@@ -52,10 +55,11 @@ struct lqc_pool {
   /* Who parks says so, then looks again, and whoever changes what he waits for looks whether somebody parks; one of
      both sees the other, as all atomics are sequentially consistent. Parking is done under the mutex. */
   atomic_uint parked_workers, caller_parks;
-  atomic_uint generation; /* of the work below; a worker does each generation once */
-  atomic_uint unfinished; /* workers */
+  atomic_uint calls;      /* to spin again, as work comes soon */
+  atomic_uint generation; /* of the work below */
+  atomic_uint unfinished; /* shares of it but the caller's */
   atomic_bool stopping;
-  /* Written while no worker is unfinished, before the generation is. */
+  /* Written while no share is unfinished, before the generation is; read by who has claimed a share. */
   lqc_work work;
   const void *context;
   size_t count;
@@ -126,19 +130,33 @@ static void spin(const atomic_uint *value, uint32_t old, const atomic_bool *stop
   } while (lqc_nanoseconds() < end);
 }
 
+static bool has_work(lqc_pool *pool, uint32_t done) {
+  return atomic_load(&pool->generation) != done || atomic_load(&pool->stopping);
+}
+
 /* The generation after `done`, or `done` where the pool stops. */
 static uint32_t wait_for_work(lqc_pool *pool, uint32_t done) {
-  spin(&pool->generation, done, &pool->stopping);
-  if (atomic_load(&pool->generation) == done && !atomic_load(&pool->stopping)) {
+  for (;;) {
+    spin(&pool->generation, done, &pool->stopping);
+    if (has_work(pool, done)) {
+      return atomic_load(&pool->stopping) ? done : atomic_load(&pool->generation);
+    }
     pthread_mutex_lock(&pool->mutex);
+    const uint32_t calls = atomic_load(&pool->calls);
     atomic_fetch_add(&pool->parked_workers, 1);
-    while (atomic_load(&pool->generation) == done && !atomic_load(&pool->stopping)) {
+    while (!has_work(pool, done) && atomic_load(&pool->calls) == calls) {
       pthread_cond_wait(&pool->work_ready, &pool->mutex);
     }
     atomic_fetch_sub(&pool->parked_workers, 1);
     pthread_mutex_unlock(&pool->mutex);
   }
-  return atomic_load(&pool->stopping) ? done : atomic_load(&pool->generation);
+}
+
+/* Whether share `w->index` of a generation is left to whom asks. All shares of the generation before are claimed; a
+ * thread that comes too late, with an old generation, finds a later one here. */
+static bool claim(worker *w, uint32_t generation) {
+  uint32_t before = generation - 1;
+  return atomic_compare_exchange_strong(&w->claimed, &before, generation);
 }
 
 static void wait_for_workers(lqc_pool *pool) {
@@ -166,6 +184,9 @@ static void *worker_main(void *argument) {
   worker *self = argument;
   lqc_pool *pool = self->pool;
   for (uint32_t done = 0, next; (next = wait_for_work(pool, done)) != done; done = next) {
+    if (!claim(self, next)) {
+      continue;
+    }
     do_share(pool->work, pool->context, pool->count, self->index, pool->threads);
     if (atomic_fetch_sub(&pool->unfinished, 1) == 1 && atomic_load(&pool->caller_parks)) {
       wake(pool, &pool->work_done);
@@ -193,6 +214,7 @@ lqc_status lqc_pool_start(lqc_pool *pool, uint32_t threads, lqc_error *error) {
   }
   atomic_init(&pool->parked_workers, 0);
   atomic_init(&pool->caller_parks, 0);
+  atomic_init(&pool->calls, 0);
   atomic_init(&pool->generation, 0);
   atomic_init(&pool->unfinished, 0);
   atomic_init(&pool->stopping, false);
@@ -219,6 +241,7 @@ lqc_status lqc_pool_start(lqc_pool *pool, uint32_t threads, lqc_error *error) {
     worker *w = &pool->workers[started];
     w->pool = pool;
     w->index = started + 1;
+    atomic_init(&w->claimed, 0);
     failure = pthread_create(&w->thread, NULL, worker_main, w);
     started += failure == 0;
   }
@@ -232,7 +255,7 @@ lqc_status lqc_pool_start(lqc_pool *pool, uint32_t threads, lqc_error *error) {
 }
 
 void lqc_pool_run(lqc_pool *pool, lqc_work work, const void *context, size_t count) {
-  if (pool->threads == 1) {
+  if (pool->threads == 1 || count == 1) {
     do_share(work, context, count, 0, 1);
     return;
   }
@@ -241,12 +264,29 @@ void lqc_pool_run(lqc_pool *pool, lqc_work work, const void *context, size_t cou
   pool->context = context;
   pool->count = count;
   atomic_store(&pool->unfinished, pool->threads - 1);
-  atomic_fetch_add(&pool->generation, 1);
+  const uint32_t generation = atomic_fetch_add(&pool->generation, 1) + 1;
   if (atomic_load(&pool->parked_workers) > 0) {
     wake(pool, &pool->work_ready);
   }
   do_share(work, context, count, 0, pool->threads);
+  for (uint32_t t = pool->threads - 1; t > 0; --t) {
+    if (claim(&pool->workers[t - 1], generation)) {
+      do_share(work, context, count, t, pool->threads);
+      atomic_fetch_sub(&pool->unfinished, 1);
+    }
+  }
   wait_for_workers(pool);
+}
+
+void lqc_pool_call(lqc_pool *pool) {
+  if (pool->threads == 1) {
+    return;
+  }
+  keep_apart(pool);
+  atomic_fetch_add(&pool->calls, 1);
+  if (atomic_load(&pool->parked_workers) > 0) {
+    wake(pool, &pool->work_ready);
+  }
 }
 
 void lqc_pool_stop(lqc_pool *pool) {
@@ -280,6 +320,10 @@ lqc_status lqc_pool_start(lqc_pool *pool, uint32_t threads, lqc_error *error) {
 void lqc_pool_run(lqc_pool *pool, lqc_work work, const void *context, size_t count) {
   (void)pool;
   do_share(work, context, count, 0, 1);
+}
+
+void lqc_pool_call(lqc_pool *pool) {
+  (void)pool;
 }
 
 void lqc_pool_stop(lqc_pool *pool) {

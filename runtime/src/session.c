@@ -11,11 +11,15 @@
 #define WORK ((uint64_t)1 << 24)
 #define WORK_PER_BYTE ((uint64_t)64)
 
+/* About the nanoseconds below which an op is done by the calling thread alone, as handing out shares and waiting for
+ * them takes a microsecond or two. */
+#define LIGHT_NANOSECONDS ((uint64_t)1000)
+
 struct lqc_session {
   lqc_model_view view;
   lqc_kernels kernels;
   int keep_tensors, profile;
-  lqc_pool *pool;
+  lqc_pool *pool, *alone; /* of all threads, of the calling one */
   lqc_runner runner;
   void **tensors;  /* [view.tensors.count] */
   lqc_node *nodes; /* [view.ops.count] */
@@ -123,6 +127,18 @@ static lqc_status place_operands(lqc_prepare *prepare, const lqc_op *op, void *c
   return LQC_OK;
 }
 
+/* By what AVX-512 does in a nanosecond. Slower processors divide some more work than they must not. */
+static bool is_light(const lqc_node *node, const lqc_op *op, const lqc_tensor *inputs, const lqc_tensor *outputs) {
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < op->input_count; ++i) {
+    bytes += inputs[i].info.bytes;
+  }
+  for (uint32_t i = 0; i < op->output_count; ++i) {
+    bytes += outputs[i].info.bytes;
+  }
+  return node->binary_macs / 512 + node->int8_macs / 128 + node->float_macs / 16 + bytes / 4 < LIGHT_NANOSECONDS;
+}
+
 static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_node *nodes) {
   const size_t bytes = prepare->bump->bytes;
   for (uint32_t i = 0; i < prepare->view->ops.count; ++i) {
@@ -140,6 +156,7 @@ static lqc_status prepare_ops(lqc_prepare *prepare, void *const *places, lqc_nod
     lqc_node node = {.name = op.name, .kind = op.kind};
     LQC_TRY(place_operands(prepare, &op, places, &node));
     LQC_TRY(prepare_op[op.kind](prepare, &op, inputs, outputs, &node));
+    node.light = is_light(&node, &op, inputs, outputs);
     prepare->bump->bytes = bytes; /* its scratch memory is free again */
     if (nodes) {
       nodes[i] = node;
@@ -159,12 +176,13 @@ static void link_nodes(lqc_node *nodes, uint32_t count) {
 /* Lays a session out in bump's memory, or, with bump->base NULL, only finds the bytes it takes. */
 static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_options *options,
                         const lqc_kernels *kernels, lqc_session **built, lqc_error *error) {
-  void *session_memory = NULL, *places = NULL, *nodes = NULL, *pool = NULL, *thread_scratch = NULL, *shared = NULL,
-       *rest = NULL;
+  void *session_memory = NULL, *places = NULL, *nodes = NULL, *pool = NULL, *alone = NULL, *thread_scratch = NULL,
+       *shared = NULL, *rest = NULL;
   LQC_TRY(lqc_bump_take(bump, 1, sizeof(lqc_session), &session_memory, error));
   LQC_TRY(lqc_bump_take(bump, view->tensors.count, sizeof(void *), &places, error));
   LQC_TRY(lqc_bump_take(bump, view->ops.count, sizeof(lqc_node), &nodes, error));
   LQC_TRY(lqc_bump_take(bump, 1, lqc_pool_bytes(options->threads), &pool, error));
+  LQC_TRY(lqc_bump_take(bump, 1, lqc_pool_bytes(1), &alone, error));
   lqc_session *session = session_memory;
   if (session) {
     *session = (lqc_session){.view = *view,
@@ -172,6 +190,7 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
                              .keep_tensors = options->keep_tensors,
                              .profile = options->profile,
                              .pool = pool,
+                             .alone = alone,
                              .tensors = places,
                              .nodes = nodes};
   }
@@ -180,6 +199,7 @@ static lqc_status build(lqc_bump *bump, const lqc_model_view *view, const lqc_op
                          .kernels = session ? &session->kernels : kernels,
                          .error = error,
                          .bump = bump,
+                         .threads = options->threads,
                          .work_left = &work_left};
   LQC_TRY(place_tensors(bump, view, options->keep_tensors != 0, places, error));
   LQC_TRY(prepare_ops(&prepare, places, nodes));
@@ -244,6 +264,7 @@ lqc_status lqc_session_init(lqc_session **session, const lqc_model *model, const
     return lqc_fail(error, status, "the session needs %zu bytes of memory; %zu were given", needed, bytes);
   }
   LQC_TRY(status);
+  LQC_TRY(lqc_pool_start(built->alone, 1, error));
   LQC_TRY(lqc_pool_start(built->pool, checked.threads, error));
   *session = built;
   return lqc_succeed(error);
@@ -303,10 +324,12 @@ static lqc_status check_inputs(const lqc_session *session, lqc_error *error) {
 }
 
 void lqc_session_run_ops(lqc_session *session) {
+  lqc_runner alone = session->runner;
+  alone.pool = session->alone;
   uint64_t before = session->profile ? lqc_nanoseconds() : 0;
   for (uint32_t i = 0; i < session->view.ops.count; ++i) {
     lqc_node *node = &session->nodes[i];
-    node->run(node, &session->runner);
+    node->run(node, node->light ? &alone : &session->runner);
     if (session->profile) {
       uint64_t after = lqc_nanoseconds();
       node->nanoseconds = after - before;
@@ -319,6 +342,7 @@ lqc_status lqc_session_run(lqc_session *session, lqc_error *error) {
   if (session == NULL) {
     return lqc_fail(error, LQC_ERROR_NULL, "lqc_session_run: session is NULL");
   }
+  lqc_pool_call(session->pool);
   LQC_TRY(check_inputs(session, error));
   lqc_session_run_ops(session);
   return lqc_succeed(error);

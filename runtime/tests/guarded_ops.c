@@ -63,7 +63,7 @@ static void prepare_and_run(const op_test *t, const lqc_op *op, const lqc_tensor
   uint64_t work_left = UINT64_MAX;
   lqc_bump counter = {.base = NULL};
   lqc_prepare prepare = {
-      .view = t->view, .kernels = t->kernels, .error = &error, .bump = &counter, .work_left = &work_left};
+      .view = t->view, .kernels = t->kernels, .error = &error, .bump = &counter, .threads = 1, .work_left = &work_left};
   lqc_node node = {.name = op->name,
                    .kind = op->kind,
                    .inputs = operands,

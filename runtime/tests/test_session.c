@@ -1,6 +1,7 @@
 /* Sessions: memory, options, determinism for any number of threads, inputs that are refused. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <math.h>
+#include <time.h>
 
 #include "hostile.h"
 #include "pool.h"
@@ -278,19 +279,22 @@ static void test_shared_model(void (*build)(built_model *m, uint64_t seed)) {
   model_end(&m);
 }
 
-/* A pool does every item once, in shares that depend on nothing but the counts. */
+/* A pool does every item once, in shares that depend on nothing but the counts, whether its threads spin, sleep, or
+ * have just been called. */
 typedef struct counters {
-  uint8_t done[100];
+  uint8_t times[100], share[100];
 } counters;
 
 static void count_items(const void *context, uint32_t thread, size_t begin, size_t end) {
   counters *c = *(counters *const *)context;
   for (size_t i = begin; i < end; ++i) {
-    c->done[i] = (uint8_t)(c->done[i] + 1 + thread);
+    ++c->times[i];
+    c->share[i] = (uint8_t)thread;
   }
 }
 
 static void test_pool(void) {
+  const struct timespec until_they_sleep = {.tv_nsec = 1000000};
   lqc_error error;
   for (uint32_t threads = 1; threads <= 7 && threads <= lqc_pool_max_threads(); ++threads) {
     void *memory = NULL;
@@ -298,15 +302,21 @@ static void test_pool(void) {
     lqc_pool *pool = memory;
     EXPECT(lqc_pool_start(pool, threads, &error) == LQC_OK, "%s", error.message);
     for (size_t count = 0; count <= 100; ++count) {
-      counters c = {{0}}, *place = &c;
-      lqc_pool_run(pool, count_items, &place, count);
-      uint32_t last = 0;
-      for (size_t i = 0; i < 100; ++i) {
-        uint32_t by = c.done[i];
-        EXPECT((by != 0) == (i < count) && by <= threads, "threads %u count %zu item %zu: %u", threads, count, i, by);
-        EXPECT(i >= count || by >= last, "shares in order");
-        last = by;
+      counters c = {{0}, {0}}, *place = &c;
+      if (count % 7 == 0) {
+        nanosleep(&until_they_sleep, NULL);
       }
+      if (count % 14 == 0) {
+        lqc_pool_call(pool);
+      }
+      lqc_pool_run(pool, count_items, &place, count);
+      for (size_t i = 0; i < 100; ++i) {
+        EXPECT(c.times[i] == (i < count), "threads %u count %zu item %zu: %u times", threads, count, i, c.times[i]);
+        EXPECT(i >= count || i == 0 || c.share[i] - c.share[i - 1] >= 0, "threads %u count %zu: shares in order",
+               threads, count);
+      }
+      EXPECT(count < 2 * threads || c.share[count - 1] == threads - 1, "threads %u count %zu: %u shares", threads,
+             count, c.share[count - 1] + 1u);
     }
     lqc_pool_stop(pool);
     free(memory);

@@ -6,8 +6,6 @@
  * each channel has is loaded in that order; packing leads back. */
 #include "fixed_point_blocks_avx512.h"
 
-enum { MAX_PIXELS = 64 }; /* whose first halves of a word of bits wait for the second: one store for both */
-
 typedef struct pair_program {
   const lqc_lane_step *pair;
   const int8_t *input; /* NULL: none */
@@ -146,11 +144,11 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
 
 bool lqc_fixed_point_pair_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels) {
   pair_program found;
-  if (pixels->count > MAX_PIXELS || !is_pair(program, pixels, &found)) {
+  if (pixels->count > LQC_LANE_PIXELS || !is_pair(program, pixels, &found)) {
     return false;
   }
   const size_t end = channels_of_blocks(program, &found.stores);
-  uint32_t low_bits[MAX_PIXELS];
+  uint32_t low_bits[LQC_LANE_PIXELS]; /* of a word, wait for the other half: one store for both */
   for (size_t channel = 0; channel < end; channel += BLOCK) {
     const __mmask32 lanes = block_lanes(program->channels, channel);
     if (pixels->source == LQC_LANES_SUMS) {

@@ -205,6 +205,10 @@ typedef enum lqc_lane_source {
   LQC_LANES_SUMS_WIDE, /* the same of uint32_t */
 } lqc_lane_source;
 
+/* Pixels that a call does well to have at most: kernels with loops of their own for a program keep words of bits of as
+ * many, and take any program with more pixels to the general loop. */
+enum { LQC_LANE_PIXELS = 64 };
+
 /* Some output pixels: what y is before the first step, which fits 32 bits, and where their tensors are. */
 typedef struct lqc_lane_pixels {
   uint32_t count;
