@@ -143,13 +143,19 @@ static void test_selection(const lqc_kernels *tables, size_t count) {
   }
   static const struct {
     uint64_t midr;
-    int in_order;
-  } cores[] = {{0x410fd034, 1}, {0x410fd041, 1}, {0x410fd083, 0}, {0x414fd0b1, 0},
-               {0x410fd050, 0}, {0x510fd034, 0}, {0, 0}};
-  for (size_t i = 0; i < sizeof(cores) / sizeof(cores[0]); ++i) { /* A53, A35, A72, A76, A55, another maker's, none */
-    if (lqc_midr_is_in_order(cores[i].midr) != cores[i].in_order) {
+    int in_order, credible;
+  } cores[] = {{0x410fd034, 1, 1}, {0x410fd041, 1, 1}, {0x410fd083, 0, 1}, {0x414fd0b1, 0, 1},
+               {0x410fd050, 0, 1}, {0x510fd034, 0, 1}, {0x410fc0f0, 0, 0}, {0, 0, 1}};
+  /* A53, A35, A72, A76, A55, another maker's, A15 (of 32 bits), none */
+  for (size_t i = 0; i < sizeof(cores) / sizeof(cores[0]); ++i) {
+    if (lqc_midr_is_in_order(cores[i].midr) != cores[i].in_order ||
+        lqc_midr_is_credible(cores[i].midr) != cores[i].credible) {
       FAIL("MIDR %#llx is taken for the wrong kind of core", (unsigned long long)cores[i].midr);
     }
+  }
+  const int probed = lqc_probe_is_in_order();
+  if (probed != lqc_probe_is_in_order() || (probed != 0 && tables[count - 1].isa != LQC_ISA_NEON_IN_ORDER)) {
+    FAIL("the probe changes its answer, or finds a core where there is none to find");
   }
   /* One list: every table's convolution is in it, once, and the wide one is its last. */
   size_t listed = 0;

@@ -41,20 +41,41 @@ int lqc_isa_available(lqc_isa isa) {
   }
 }
 
+enum { IMPLEMENTER_ARM = 0x41 };
+
+static uint64_t implementer_of(uint64_t midr) {
+  return midr >> 24 & 0xff;
+}
+
+static uint64_t part_of(uint64_t midr) {
+  return midr >> 4 & 0xfff;
+}
+
 int lqc_midr_is_in_order(uint64_t midr) {
-  enum { ARM = 0x41, CORTEX_A34 = 0xd02, CORTEX_A53 = 0xd03, CORTEX_A35 = 0xd04 };
-  const uint64_t implementer = midr >> 24 & 0xff, part = midr >> 4 & 0xfff;
-  return implementer == ARM && (part == CORTEX_A53 || part == CORTEX_A35 || part == CORTEX_A34);
+  enum { CORTEX_A34 = 0xd02, CORTEX_A53 = 0xd03, CORTEX_A35 = 0xd04 };
+  const uint64_t part = part_of(midr);
+  return implementer_of(midr) == IMPLEMENTER_ARM && (part == CORTEX_A53 || part == CORTEX_A35 || part == CORTEX_A34);
+}
+
+int lqc_midr_is_credible(uint64_t midr) {
+  return implementer_of(midr) != IMPLEMENTER_ARM || part_of(midr) >> 8 != 0xc;
 }
 
 int lqc_core_is_in_order(void) {
-  uint64_t midr = 0;
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__aarch64__)
+#  if defined(__linux__)
   if (getauxval(AT_HWCAP) & HAS_CPUID) {
+    uint64_t midr;
     __asm__("mrs %0, midr_el1" : "=r"(midr));
+    if (lqc_midr_is_credible(midr)) {
+      return lqc_midr_is_in_order(midr);
+    }
   }
+#  endif
+  return lqc_probe_is_in_order();
+#else
+  return 0;
 #endif
-  return lqc_midr_is_in_order(midr);
 }
 
 int lqc_has_dot_products(void) {

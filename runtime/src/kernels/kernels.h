@@ -340,4 +340,10 @@ int lqc_has_dot_products(void);
 /* lqc_core_is_in_order() of a core's MIDR_EL1. */
 int lqc_midr_is_in_order(uint64_t midr);
 
+/* Whether a MIDR_EL1 can be that of a 64-bit core: simulators may tell the part of a 32-bit one. */
+int lqc_midr_is_credible(uint64_t midr);
+
+/* lqc_core_is_in_order() by the time that both arrangements take; measured once in a process. */
+int lqc_probe_is_in_order(void);
+
 #endif /* LQC_KERNELS_H */
