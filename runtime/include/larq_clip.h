@@ -17,10 +17,11 @@
  *     lqc_session_destroy(session);                            5. end its threads; then free the memory
  *
  * Promises. No function prints, aborts or calls malloc (where init starts threads, the C library may). There are no
- * mutable globals: sessions are independent, and many may share one loaded model from different threads, each session
- * being used by one thread at a time. Loading checks every offset of the file and init checks every shape, so a damaged
- * or hostile file gives a status and a message, never an access outside the given memory. lqc_session_run allocates
- * nothing, and takes no locks when it has one thread.
+ * mutable globals, save one atomic integer that remembers which of two NEON arrangements was faster on an ARM core that
+ * does not tell what it is: sessions are independent, and many may share one loaded model from different threads, each
+ * session being used by one thread at a time. Loading checks every offset of the file and init checks every shape, so a
+ * damaged or hostile file gives a status and a message, never an access outside the given memory. lqc_session_run
+ * allocates nothing, and takes no locks when it has one thread.
  *
  * Time. Loading and init take time in proportion to the bytes of the file and of the session, whatever the file holds.
  * A run takes what the shapes in the file ask for, which a hostile file of a few bytes can make very long: whoever runs
