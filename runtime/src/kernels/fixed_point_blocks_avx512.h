@@ -5,40 +5,10 @@
 #define LQC_FIXED_POINT_BLOCKS_AVX512_H
 
 #include <immintrin.h>
-#include <stdbool.h>
-#include <string.h>
 
-#include "kernels_isa.h"
+#include "fixed_point_programs.h"
 
 enum { BLOCK = 32 };
-
-/* Where a program stores to: at most one output of int8, without a shift to the left, and one of bits. */
-typedef struct block_stores {
-  const lqc_lane_store *integers, *signs; /* NULL: none */
-  int8_t *integers_out;
-  uint8_t *signs_out;
-  size_t integers_bytes, signs_bytes; /* of a pixel */
-} block_stores;
-
-/* Whether it stores nothing else. */
-static bool find_stores(const lqc_lane_program *program, const lqc_lane_pixels *pixels, block_stores *stores) {
-  *stores = (block_stores){0};
-  for (uint32_t i = 0; i < program->store_count; ++i) {
-    const lqc_lane_store *store = &program->stores[i];
-    if (store->dtype == LQC_INT8 && store->left == NULL && stores->integers == NULL) {
-      stores->integers = store;
-      stores->integers_out = pixels->outputs[i];
-      stores->integers_bytes = pixels->output_bytes[i];
-    } else if (store->dtype == LQC_BIT && stores->signs == NULL) {
-      stores->signs = store;
-      stores->signs_out = pixels->outputs[i];
-      stores->signs_bytes = pixels->output_bytes[i];
-    } else {
-      return false;
-    }
-  }
-  return true;
-}
 
 /* Channels to go over: bits are whole words. */
 static size_t channels_of_blocks(const lqc_lane_program *program, const block_stores *stores) {

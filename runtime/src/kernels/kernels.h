@@ -233,8 +233,8 @@ typedef enum lqc_lane_step_kind {
   LQC_LANE_ADD_INT8,  /* y = y * 2^shift + x * 2^operand_shift, x of input `operand`, int8 */
   LQC_LANE_ADD_INT16, /* the same of int16 */
   LQC_LANE_PAIR,      /* y = low * (y * 2^y_log2) + high * (x * 2^x_log2) + offset: `pairs` holds low + 65536 * high,
-                         and all four factors fit int16; x of int8, or, with operand 0, none. The first step alone, in
-                         lanes of 32 bits */
+                         and all four factors fit int16; x of int8, or, with operand 0, none. In lanes of 32 bits, the
+                         first step, or the one behind a RELU that is */
 } lqc_lane_step_kind;
 
 typedef struct lqc_lane_step {
