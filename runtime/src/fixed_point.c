@@ -348,16 +348,18 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
                                    const lqc_tensor *outputs, lqc_start_range start, const void *context,
                                    lqc_fixed *fixed) {
   lqc_fixed_values values;
-  bool narrow = false, rounds_narrow = false;
+  lqc_fixed_bounds bounds;
   LQC_TRY(check_tensors(prepare, op, inputs, outputs));
   LQC_TRY(read_values(prepare, op, inputs, outputs, &values));
-  LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &narrow, &rounds_narrow));
-  *fixed =
-      (lqc_fixed){.program = {.channels = outputs->channels, .rounds_narrow = rounds_narrow},
-                  .wide = !narrow,
-                  .input_count = op->input_count,
-                  .output_count = op->output_count,
-                  .scratch_bytes = lqc_lane_count(outputs->channels) * (narrow ? sizeof(int32_t) : sizeof(int64_t))};
+  LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &bounds));
+  *fixed = (lqc_fixed){.program = {.channels = outputs->channels,
+                                   .rounds_far = bounds.rounds_far,
+                                   .rounds_narrow = bounds.rounds_narrow},
+                       .wide = !bounds.narrow,
+                       .input_count = op->input_count,
+                       .output_count = op->output_count,
+                       .scratch_bytes =
+                           lqc_lane_count(outputs->channels) * (bounds.narrow ? sizeof(int32_t) : sizeof(int64_t))};
   for (uint32_t i = 0; i < op->input_count; ++i) {
     fixed->input_bytes[i] = pixel_bytes(&inputs[i]);
   }
@@ -365,7 +367,7 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
     fixed->output_bytes[i] = pixel_bytes(&outputs[i]);
   }
   pair_plan plan = {0, 0, 0, 0};
-  if (narrow) {
+  if (bounds.narrow) {
     LQC_TRY(lqc_spend_work(prepare, op, 16 * (uint64_t)outputs->channels));
     plan = plan_pair(op, &values, outputs->channels, start, context);
   }

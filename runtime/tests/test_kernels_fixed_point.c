@@ -5,7 +5,7 @@
 
 #include "kernels_testing.h"
 
-enum { PIXELS = 8, CHANNELS = 128, STEPS = 3, STORES = 3, BYTES = PIXELS * CHANNELS * 4, LARGEST_STEP = 1 << 29 };
+enum { PIXELS = 8, CHANNELS = 128, STEPS = 4, STORES = 3, BYTES = PIXELS * CHANNELS * 4, LARGEST_STEP = 1 << 29 };
 
 typedef struct arenas {
   guarded values, int8_input, int16_input, outputs[STORES], expected[STORES];
@@ -99,7 +99,8 @@ static void add_pair(program_case *c, lqc_lane_step *step, int32_t (*lanes)[CHAN
 
 static void add_step(program_case *c, lqc_lane_step *step, int32_t (*lanes)[CHANNELS], uint64_t *seed) {
   const uint32_t operand = 1 + random_below(seed, 2);
-  const int32_t most = c->largest < LARGEST_STEP ? c->largest : LARGEST_STEP;
+  const int32_t small = LARGEST_STEP >> 8, limit = c->largest <= small && random_below(seed, 2) ? small : LARGEST_STEP;
+  const int32_t most = c->largest < limit ? c->largest : limit;
   *step = (lqc_lane_step){.kind = LQC_LANE_RELU};
   if (c->largest > LARGEST_STEP || random_below(seed, 4) == 0) {
     return;
@@ -114,11 +115,10 @@ static void add_step(program_case *c, lqc_lane_step *step, int32_t (*lanes)[CHAN
   }
   for (uint32_t i = 0; i < c->program.channels; ++i) {
     const bool adds = step->kind != LQC_LANE_AFFINE;
-    lanes[0][i] = adds ? random_shift(seed, most, 30, LARGEST_STEP) : random_within(seed, LARGEST_STEP / (most + 1));
-    lanes[1][i] =
-        adds ? random_shift(seed, operand == 1 ? 128 : 32768, 30, LARGEST_STEP) : random_within(seed, LARGEST_STEP);
+    lanes[0][i] = adds ? random_shift(seed, most, 30, limit) : random_within(seed, limit / (most + 1));
+    lanes[1][i] = adds ? random_shift(seed, operand == 1 ? 128 : 32768, 30, limit) : random_within(seed, limit);
   }
-  c->largest = 2 * LARGEST_STEP;
+  c->largest = 2 * limit;
 }
 
 static void add_store(program_case *c, uint32_t i, uint64_t *seed) {

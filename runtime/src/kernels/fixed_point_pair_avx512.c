@@ -57,7 +57,7 @@ LQC_INLINE void store_word(const block_stores *stores, size_t place, size_t chan
   memcpy(stores->signs_out + place * stores->signs_bytes + channel / LQC_WORD_BITS * sizeof(word), &word, sizeof(word));
 }
 
-LQC_INLINE void run_block(const lqc_pair_program *program, const lqc_lane_pixels *pixels, size_t channel,
+LQC_INLINE void run_block(const lqc_usual_program *program, const lqc_lane_pixels *pixels, size_t channel,
                           __mmask32 lanes, uint32_t *low_bits, const bool sums) {
   const block_stores *stores = &program->stores;
   const sum_params params = sum_params_of(pixels, program->relu_before);
@@ -120,8 +120,9 @@ LQC_INLINE void run_block(const lqc_pair_program *program, const lqc_lane_pixels
 }
 
 bool lqc_fixed_point_pair_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels) {
-  lqc_pair_program found;
-  if (pixels->count > LQC_LANE_PIXELS || !lqc_find_pair(program, pixels, &found)) {
+  lqc_usual_program found;
+  if (pixels->count > LQC_LANE_PIXELS || !lqc_find_usual(program, pixels, &found) || found.pair == NULL ||
+      !(lqc_has_narrow_sums(pixels) || pixels->source == LQC_LANES_INT8)) {
     return false;
   }
   const size_t end = channels_of_blocks(program, &found.stores);

@@ -36,37 +36,45 @@ static inline bool find_stores(const lqc_lane_program *program, const lqc_lane_p
   return true;
 }
 
-/* The program of a residual layer: a PAIR, perhaps between RELUs, of int8 or of a v that takes 16 bits. */
-typedef struct lqc_pair_program {
-  const lqc_lane_step *pair;
-  const int8_t *input; /* NULL: none */
+/* A program of at most these steps, in this order, and at most these stores. */
+typedef struct lqc_usual_program {
+  bool relu_before;
+  const lqc_lane_step *pair, *affine, *add; /* NULL: none. A PAIR is instead of both others; the sum is of int8 */
+  bool relu;
+  const int8_t *input; /* of the sum or the PAIR; NULL: none */
   size_t input_bytes;
-  bool relu_before, relu;
   block_stores stores;
-} lqc_pair_program;
+} lqc_usual_program;
 
-/* v = (full - p) >> (step_log2 - 1) within +-limit, with `full` halved: whether all of that fits 16 bits. */
-static inline bool has_narrow_sums(const lqc_lane_pixels *pixels) {
-  return pixels->source == LQC_LANES_SUMS && pixels->limit > 0 && pixels->step_log2 > 0 && pixels->step_log2 < 16 &&
-         pixels->full <= INT16_MAX;
+/* The step that is next, if it is of that kind. */
+static inline const lqc_lane_step *lqc_take_step(const lqc_lane_program *program, uint32_t *next,
+                                                 lqc_lane_step_kind kind) {
+  return *next < program->step_count && program->steps[*next].kind == kind ? &program->steps[(*next)++] : NULL;
 }
 
-static inline bool lqc_find_pair(const lqc_lane_program *program, const lqc_lane_pixels *pixels,
-                                 lqc_pair_program *found) {
-  const lqc_lane_step *steps = program->steps, *const end = steps + program->step_count;
-  *found = (lqc_pair_program){.relu_before = steps < end && steps->kind == LQC_LANE_RELU};
-  steps += found->relu_before;
-  if (steps >= end || steps->kind != LQC_LANE_PAIR || !(has_narrow_sums(pixels) || pixels->source == LQC_LANES_INT8) ||
-      !find_stores(program, pixels, &found->stores)) {
-    return false;
+static inline bool lqc_find_usual(const lqc_lane_program *program, const lqc_lane_pixels *pixels,
+                                  lqc_usual_program *found) {
+  uint32_t next = 0;
+  *found = (lqc_usual_program){.relu_before = lqc_take_step(program, &next, LQC_LANE_RELU) != NULL};
+  found->pair = lqc_take_step(program, &next, LQC_LANE_PAIR);
+  if (found->pair == NULL) {
+    found->affine = lqc_take_step(program, &next, LQC_LANE_AFFINE);
+    found->add = lqc_take_step(program, &next, LQC_LANE_ADD_INT8);
   }
-  found->pair = steps++;
-  if (found->pair->operand > 0) {
-    found->input = pixels->inputs[found->pair->operand];
-    found->input_bytes = pixels->input_bytes[found->pair->operand];
+  found->relu = lqc_take_step(program, &next, LQC_LANE_RELU) != NULL;
+  const lqc_lane_step *adds = found->pair ? found->pair : found->add;
+  if (adds && adds->operand > 0) {
+    found->input = pixels->inputs[adds->operand];
+    found->input_bytes = pixels->input_bytes[adds->operand];
   }
-  found->relu = steps < end && steps->kind == LQC_LANE_RELU;
-  return steps + found->relu == end;
+  return next == program->step_count && find_stores(program, pixels, &found->stores);
+}
+
+/* Whether y before the first step is v = (full - p) >> (step_log2 - 1) within +-limit, with `full` halved, all in 16
+ * bits. */
+static inline bool lqc_has_narrow_sums(const lqc_lane_pixels *pixels) {
+  return pixels->source == LQC_LANES_SUMS && pixels->limit > 0 && pixels->step_log2 > 0 && pixels->step_log2 < 16 &&
+         pixels->full <= INT16_MAX;
 }
 
 #endif /* LQC_FIXED_POINT_PROGRAMS_H */

@@ -257,8 +257,9 @@ typedef struct lqc_lane_program {
   uint32_t channels, step_count, store_count;
   const lqc_lane_step *steps;
   const lqc_lane_store *stores;
-  int rounds_narrow; /* lanes of 64 bits: whether (y + half) >> right of every integer store fits 32 bits, and right is
-                        at most 32 */
+  /* Lanes of 64 bits: whether (y + half) >> right of every integer store fits 32 bits; and whether, besides, right is
+     at most 32. */
+  int rounds_far, rounds_narrow;
 } lqc_lane_program;
 
 /* ---- Table ------------------------------------------------------------------------------------------------------ */
