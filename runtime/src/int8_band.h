@@ -9,17 +9,19 @@
 #include "window.h"
 
 typedef struct lqc_int8_band {
+  uint32_t groups, depth;
   size_t row_bytes, pixel_bytes; /* from row to row of taps, and from output pixel to output pixel */
-  size_t bytes;                  /* of the band, what a kernel may read and write beyond included */
+  size_t group_bytes;            /* from group to group */
+  size_t bytes;                  /* of all groups, what a kernel may read and write beyond included */
 } lqc_int8_band;
 
-/* Whether a convolution of one group may have a band: neighbouring columns, a kernel that takes runs, and not too many
- * bytes. */
-bool lqc_int8_plan_band(const lqc_int8_kernel *kernel, const lqc_axis *rows, const lqc_axis *columns, uint32_t depth,
-                        lqc_int8_band *band);
+/* Whether a convolution may have a band: neighbouring columns, a kernel that takes runs, and not too many bytes.
+ * `depth`: input channels of a group; each group has rows of its own. */
+bool lqc_int8_plan_band(const lqc_int8_kernel *kernel, const lqc_axis *rows, const lqc_axis *columns, uint32_t groups,
+                        uint32_t depth, lqc_int8_band *band);
 
 /* The band of output row `row`. memory: [band->bytes]. */
-void lqc_int8_fill_band(const lqc_int8_kernel *kernel, const lqc_axis *rows, const lqc_axis *columns, uint32_t depth,
+void lqc_int8_fill_band(const lqc_int8_kernel *kernel, const lqc_axis *rows, const lqc_axis *columns,
                         const lqc_int8_band *band, const int8_t *input, uint32_t row, uint8_t *memory);
 
 #endif /* LQC_INT8_BAND_H */

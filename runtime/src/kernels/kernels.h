@@ -133,9 +133,18 @@ typedef struct lqc_int8_kernel {
 /* Bytes of packed weights, a multiple of LQC_ALIGNMENT; 0 on overflow. */
 size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, uint32_t runs, size_t size);
 
-/* filters: [out_channels][runs][size]; bias: [out_channels] or NULL; packed: LQC_ALIGNMENT-aligned. */
-void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
-                   uint32_t out_channels, uint32_t runs, size_t size);
+/* Filters as in the file, of neighbouring groups that are packed as one, of `merged` times the depth: a filter's
+ * weights are 0 where it does not look. */
+typedef struct lqc_int8_filters {
+  const int8_t *weights; /* [out_channels][taps][depth] */
+  const int32_t *bias;   /* [out_channels] or NULL */
+  uint32_t out_channels; /* of all of these groups */
+  uint32_t taps, depth, merged;
+} lqc_int8_filters;
+
+/* taps: a multiple of `runs`; packed: LQC_ALIGNMENT-aligned, of lqc_int8_packed_bytes() of out_channels, runs, and what
+ * a run then has: taps / runs * merged * depth. */
+void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const lqc_int8_filters *filters, uint32_t runs);
 
 /* One output pixel of a depthwise convolution, channel c of which reads input channel c / (outputs / inputs). */
 typedef struct lqc_depthwise_pixel {
