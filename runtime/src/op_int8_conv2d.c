@@ -1,5 +1,5 @@
-/* Int8Conv2D: sums in int32, then fixed point. Depthwise, and where the patches of an output row lie in a band, one
- * output row is one item of work; else one tile of a few pixels, whose patches are gathered first.
+/* Int8Conv2D: sums in int32, then fixed point. Depthwise, and where patches lie in a band, one output row is
+ * one item of work; else one tile of a few pixels, whose patches are gathered first.
  *
  * Sums are made of LQC_INT8_LANES output channels at once. Neighbouring groups that together have no more are merged
  * into one: lanes that would be left out multiply by 0 instead, and there is less to go over. */
@@ -167,10 +167,14 @@ static void conv_rows(const void *context, uint32_t thread, size_t begin, size_t
   uint8_t *band = scratch + band_pixels(s) * s->sums_stride * sizeof(int32_t);
   void *lanes = band + s->band.bytes, *sums = scratch;
   for (uint32_t row = (uint32_t)begin; row < end; ++row) {
-    lqc_int8_fill_band(s->kernel, &s->rows, &s->columns, &s->band, work->node->input, row, band);
+    const uint32_t of_band = (row - (uint32_t)begin) % s->band.out_rows;
+    if (of_band == 0) {
+      const uint32_t rows = (uint32_t)end - row < s->band.out_rows ? (uint32_t)end - row : s->band.out_rows;
+      lqc_int8_fill_band(s->kernel, &s->rows, &s->columns, &s->band, work->node->input, row, rows, band);
+    }
     for (uint32_t first = 0, count; first < s->columns.out; first += count) {
       count = s->columns.out - first < BAND_PIXELS ? s->columns.out - first : BAND_PIXELS;
-      sum_band(s, band, first, count, sums);
+      sum_band(s, band + of_band * s->band.out_row_bytes, first, count, sums);
       lqc_lane_pixels pixels = {.count = count,
                                 .first = (size_t)row * s->columns.out + first,
                                 .source = LQC_LANES_INT32,
