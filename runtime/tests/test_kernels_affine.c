@@ -18,7 +18,7 @@ typedef struct affine_case {
   uint64_t invert[CHANNELS / 64];
   size_t input_bytes[2], output_bytes[STORES], places[PIXELS];
   const void *inputs[2];
-  bool adds, is_far; /* shifts above 32 */
+  bool adds, is_far, is_wide; /* shifts above 32, and what they leave above 32 bits */
 } affine_case;
 
 /* -2^bits .. 2^bits, at times one of them */
@@ -28,13 +28,14 @@ static int64_t random_within(uint64_t *seed, uint32_t bits) {
   return random_below(seed, 2) ? magnitude : -magnitude;
 }
 
-/* |y| < 2^reached: what is shifted fits 32 bits, and so do shifts by more. */
+/* |y| < 2^reached: what is shifted fits 32 bits, and so do shifts by more; or, if it is wide, by any. */
 static void choose_channel(affine_case *c, uint32_t channel, uint64_t *seed) {
   const uint32_t bits = random_below(seed, 25);
   const uint32_t shift = c->adds ? random_below(seed, 8) : 0, operand_shift = c->adds ? random_below(seed, 48) : 0;
   const uint32_t of_y = VALUE_BITS + bits + 1 + shift, of_x = 7 + operand_shift;
   const uint32_t reached = c->adds ? (of_y > of_x ? of_y : of_x) + 1 : of_y, least = reached > 30 ? reached - 30 : 0;
-  const uint32_t right = least + random_below(seed, (c->is_far ? 63 : 33) - least);
+  const uint32_t least_right = c->is_wide ? 0 : least;
+  const uint32_t right = least_right + random_below(seed, (c->is_far ? 63 : 33) - least_right);
   c->multiplier[channel] = random_within(seed, bits);
   c->offset[channel] = random_within(seed, VALUE_BITS + bits - 1);
   c->shift[channel] = shift;
@@ -87,6 +88,7 @@ static void new_case(affine_case *c, const guarded *values, const guarded *input
   memset(c, 0, sizeof(*c));
   c->adds = random_below(seed, 3) == 0;
   c->is_far = random_below(seed, 3) == 0;
+  c->is_wide = random_below(seed, 4) == 0;
   for (uint32_t channel = 0; channel < channels; ++channel) {
     choose_channel(c, channel, seed);
   }
@@ -104,11 +106,8 @@ static void new_case(affine_case *c, const guarded *values, const guarded *input
       c->output_bytes[i] = channels;
     }
   }
-  c->program = (lqc_lane_program){.channels = channels,
-                                  .store_count = stores,
-                                  .steps = c->steps,
-                                  .stores = c->stores,
-                                  .rounds_far = random_below(seed, 4) != 0};
+  c->program = (lqc_lane_program){
+      .channels = channels, .store_count = stores, .steps = c->steps, .stores = c->stores, .rounds_far = !c->is_wide};
   c->program.rounds_narrow = c->program.rounds_far && !c->is_far;
   choose_steps(c, seed);
   c->pixels = (lqc_lane_pixels){.count = 1 + random_below(seed, PIXELS),

@@ -6,24 +6,6 @@
  * each channel has is loaded in that order; packing leads back. */
 #include "fixed_point_blocks_avx512.h"
 
-/* v = (full - p) >> right within +-limit, all in 16 bits; see value_params in fixed_point_avx512_template.h. Shifts by
- * vectors of counts are one operation, those by one count two. */
-typedef struct sum_params {
-  __m512i full, high, low, right;
-} sum_params;
-
-static sum_params sum_params_of(const lqc_lane_pixels *pixels, bool relu) {
-  const int32_t step = pixels->step_log2;
-  if (pixels->source != LQC_LANES_SUMS) {
-    return (sum_params){0};
-  }
-  const int32_t limit = pixels->limit < INT16_MAX ? pixels->limit : INT16_MAX;
-  return (sum_params){.full = _mm512_set1_epi16((short)((pixels->full + (1 << (step - 1))) >> 1)),
-                      .high = _mm512_set1_epi16((short)limit),
-                      .low = _mm512_set1_epi16((short)(relu ? 0 : -limit)),
-                      .right = _mm512_set1_epi16((short)(step - 1))};
-}
-
 /* 32 lanes from `channel` on, in the order of quarters. */
 LQC_INLINE void load_lanes(const void *lanes, size_t channel, __m512i low_high[2]) {
   const int32_t *from = (const int32_t *)lanes + channel;
@@ -42,19 +24,12 @@ LQC_INLINE __m512i load_values(const uint8_t *values, const sum_params *params, 
     __m512i y = load_bytes(values + channel, lanes);
     return relu ? _mm512_max_epi16(y, _mm512_setzero_si512()) : y;
   }
-  __m512i p = _mm512_loadu_si512(values + channel * sizeof(uint16_t));
-  __m512i v = _mm512_srav_epi16(_mm512_sub_epi16(params->full, p), params->right);
-  return _mm512_max_epi16(_mm512_min_epi16(v, params->high), params->low);
+  return load_sums(params, values + channel * sizeof(uint16_t));
 }
 
 LQC_INLINE uint32_t at_most(const __m512i y[2], const __m512i thresholds[2]) {
   return _pdep_u32(_mm512_cmple_epi32_mask(y[0], thresholds[0]), 0x0f0f0f0fu) |
          _pdep_u32(_mm512_cmple_epi32_mask(y[1], thresholds[1]), 0xf0f0f0f0u);
-}
-
-LQC_INLINE void store_word(const block_stores *stores, size_t place, size_t channel, uint32_t low, uint32_t high) {
-  const uint64_t word = low | (uint64_t)high << 32;
-  memcpy(stores->signs_out + place * stores->signs_bytes + channel / LQC_WORD_BITS * sizeof(word), &word, sizeof(word));
 }
 
 LQC_INLINE void run_block(const lqc_usual_program *program, const lqc_lane_pixels *pixels, size_t channel,
