@@ -207,7 +207,7 @@ static lqc_status keep_store(lqc_prepare *prepare, const lqc_fixed *fixed, const
  * two moved from the factors to y and x included. Then |m 2^s y| <= 2^30 and |2^r x| <= 2^29, so their sum fits 32
  * bits, and the last one is y as before. */
 typedef struct pair_plan {
-  uint32_t steps; /* that it replaces: the first two, the first, or none */
+  uint32_t first, steps; /* those that it replaces: two, one, or none, at the beginning or behind a RELU there */
   int y_log2, x_log2;
 } pair_plan;
 
@@ -218,7 +218,7 @@ typedef struct pair_values {
 enum { MAX_PAIR_SHIFT = 22 };
 
 static pair_values pair_at(const lqc_fixed_values *values, const pair_plan *plan, uint32_t c) {
-  const lqc_step_values *affine = &values->steps[0], *add = &values->steps[1];
+  const lqc_step_values *affine = &values->steps[plan->first], *add = affine + 1;
   bool adds = plan->steps == 2;
   int64_t scale = (int64_t)1 << (adds ? shift_at(&add->shift, c) : 0);
   return (pair_values){int32_at(&affine->multiplier, c) * scale / ((int64_t)1 << plan->y_log2),
@@ -232,7 +232,7 @@ static bool fits_int16(int64_t value) {
 
 /* Whether the plan's factors are whole and fit. */
 static bool pair_fits(const lqc_fixed_values *values, const pair_plan *plan, lqc_range y, uint32_t c) {
-  const lqc_step_values *add = &values->steps[1];
+  const lqc_step_values *affine = &values->steps[plan->first], *add = affine + 1;
   int64_t y_scale = (int64_t)1 << plan->y_log2;
   bool adds = plan->steps == 2;
   if (adds && (shift_at(&add->shift, c) > MAX_PAIR_SHIFT || shift_at(&add->operand_shift, c) < plan->x_log2 ||
@@ -242,29 +242,35 @@ static bool pair_fits(const lqc_fixed_values *values, const pair_plan *plan, lqc
   pair_values pair = pair_at(values, plan, c);
   int64_t scale = adds ? (int64_t)1 << shift_at(&add->shift, c) : 1;
   return fits_int16(y.low * y_scale) && fits_int16(y.high * y_scale) && fits_int16(pair.low) &&
-         pair.low * y_scale == int32_at(&values->steps[0].multiplier, c) * scale && pair.offset >= -INT32_MAX &&
+         pair.low * y_scale == int32_at(&affine->multiplier, c) * scale && pair.offset >= -INT32_MAX &&
          pair.offset <= INT32_MAX;
+}
+
+static lqc_range range_behind(lqc_range y, bool relu) {
+  return relu ? (lqc_range){y.low > 0 ? y.low : 0, y.high > 0 ? y.high : 0} : y;
 }
 
 static pair_plan plan_pair(const lqc_op *op, const lqc_fixed_values *values, uint32_t channels, lqc_start_range start,
                            const void *context) {
   const lqc_fixed_point *fixed = &op->fixed_point;
-  const pair_plan none = {0, 0, 0};
-  if (fixed->step_count == 0 || fixed->steps[0].kind != LQC_STEP_AFFINE) {
+  const pair_plan none = {0, 0, 0, 0};
+  const bool relu = fixed->step_count > 0 && fixed->steps[0].kind == LQC_STEP_RELU;
+  const uint32_t first = relu, second = first + 1;
+  if (first >= fixed->step_count || fixed->steps[first].kind != LQC_STEP_AFFINE) {
     return none;
   }
-  bool adds =
-      fixed->step_count > 1 && fixed->steps[1].kind == LQC_STEP_ADD && values->steps[1].operand.high == INT8_MAX;
+  bool adds = second < fixed->step_count && fixed->steps[second].kind == LQC_STEP_ADD &&
+              values->steps[second].operand.high == INT8_MAX;
   int largest = 0;
   for (uint32_t c = 0; adds && c < channels; ++c) {
-    int shift = shift_at(&values->steps[1].operand_shift, c);
+    int shift = shift_at(&values->steps[second].operand_shift, c);
     largest = shift > largest ? shift : largest;
   }
   for (uint32_t steps = adds ? 2 : 1; steps > 0; --steps) {
     for (int y_log2 = 0; y_log2 < 8; ++y_log2) {
-      pair_plan plan = {steps, y_log2, steps == 2 && largest > 14 ? largest - 14 : 0};
+      pair_plan plan = {first, steps, y_log2, steps == 2 && largest > 14 ? largest - 14 : 0};
       uint32_t c = 0;
-      while (plan.x_log2 <= 8 && c < channels && pair_fits(values, &plan, start(context, c), c)) {
+      while (plan.x_log2 <= 8 && c < channels && pair_fits(values, &plan, range_behind(start(context, c), relu), c)) {
         ++c;
       }
       if (c == channels) {
@@ -290,7 +296,7 @@ static lqc_status keep_pair(lqc_prepare *prepare, const lqc_op *op, const lqc_fi
     ((int32_t *)offsets)[c] = (int32_t)pair.offset;
   }
   *step = (lqc_lane_step){.kind = LQC_LANE_PAIR,
-                          .operand = plan->steps == 2 ? op->fixed_point.steps[1].operand : 0,
+                          .operand = plan->steps == 2 ? op->fixed_point.steps[plan->first + 1].operand : 0,
                           .y_log2 = plan->y_log2,
                           .x_log2 = plan->x_log2,
                           .offset = offsets,
@@ -304,18 +310,14 @@ static lqc_status keep_steps(lqc_prepare *prepare, const lqc_op *op, const lqc_f
   LQC_TRY(lqc_bump_take(prepare->bump, op->fixed_point.step_count, sizeof(lqc_lane_step), &memory, prepare->error));
   lqc_lane_step *steps = memory, step;
   uint32_t count = 0;
-  if (plan->steps > 0) {
-    LQC_TRY(keep_pair(prepare, op, fixed, values, plan, &step));
+  for (uint32_t i = 0; i < op->fixed_point.step_count; ++count) {
+    const bool is_pair = plan->steps > 0 && i == plan->first;
+    LQC_TRY(is_pair ? keep_pair(prepare, op, fixed, values, plan, &step)
+                    : keep_step(prepare, fixed, &op->fixed_point.steps[i], &values->steps[i], &step));
     if (steps) {
       steps[count] = step;
     }
-    ++count;
-  }
-  for (uint32_t i = plan->steps; i < op->fixed_point.step_count; ++i, ++count) {
-    LQC_TRY(keep_step(prepare, fixed, &op->fixed_point.steps[i], &values->steps[i], &step));
-    if (steps) {
-      steps[count] = step;
-    }
+    i += is_pair ? plan->steps : 1;
   }
   fixed->program.step_count = count;
   fixed->program.steps = steps;
@@ -346,24 +348,26 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
                                    const lqc_tensor *outputs, lqc_start_range start, const void *context,
                                    lqc_fixed *fixed) {
   lqc_fixed_values values;
-  bool narrow = false, rounds_narrow = false;
+  lqc_fixed_bounds bounds;
   LQC_TRY(check_tensors(prepare, op, inputs, outputs));
   LQC_TRY(read_values(prepare, op, inputs, outputs, &values));
-  LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &narrow, &rounds_narrow));
-  *fixed =
-      (lqc_fixed){.program = {.channels = outputs->channels, .rounds_narrow = rounds_narrow},
-                  .wide = !narrow,
-                  .input_count = op->input_count,
-                  .output_count = op->output_count,
-                  .scratch_bytes = lqc_lane_count(outputs->channels) * (narrow ? sizeof(int32_t) : sizeof(int64_t))};
+  LQC_TRY(lqc_check_ranges(prepare, op, outputs, &values, start, context, &bounds));
+  *fixed = (lqc_fixed){.program = {.channels = outputs->channels,
+                                   .rounds_far = bounds.rounds_far,
+                                   .rounds_narrow = bounds.rounds_narrow},
+                       .wide = !bounds.narrow,
+                       .input_count = op->input_count,
+                       .output_count = op->output_count,
+                       .scratch_bytes =
+                           lqc_lane_count(outputs->channels) * (bounds.narrow ? sizeof(int32_t) : sizeof(int64_t))};
   for (uint32_t i = 0; i < op->input_count; ++i) {
     fixed->input_bytes[i] = pixel_bytes(&inputs[i]);
   }
   for (uint32_t i = 0; i < op->output_count; ++i) {
     fixed->output_bytes[i] = pixel_bytes(&outputs[i]);
   }
-  pair_plan plan = {0, 0, 0};
-  if (narrow) {
+  pair_plan plan = {0, 0, 0, 0};
+  if (bounds.narrow) {
     LQC_TRY(lqc_spend_work(prepare, op, 16 * (uint64_t)outputs->channels));
     plan = plan_pair(op, &values, outputs->channels, start, context);
   }

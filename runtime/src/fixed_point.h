@@ -44,11 +44,16 @@ lqc_status lqc_prepare_fixed_point(lqc_prepare *prepare, const lqc_op *op, const
                                    const lqc_tensor *outputs, lqc_start_range start, const void *context,
                                    lqc_fixed *fixed);
 
-/* Whether all numbers of the steps and stores fit lanes of 32 bits, and whether those do that integer stores have
- * rounded, as lqc_lane_program wants it; fails where one may leave +-2^62. */
+/* What is known of all numbers of a program. */
+typedef struct lqc_fixed_bounds {
+  bool narrow;                    /* those of the steps and stores fit lanes of 32 bits */
+  bool rounds_far, rounds_narrow; /* of those that integer stores have rounded, as lqc_lane_program wants it */
+} lqc_fixed_bounds;
+
+/* Fails where a number may leave +-2^62. */
 lqc_status lqc_check_ranges(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *outputs,
-                            const lqc_fixed_values *values, lqc_start_range start, const void *context, bool *narrow,
-                            bool *rounds_narrow);
+                            const lqc_fixed_values *values, lqc_start_range start, const void *context,
+                            lqc_fixed_bounds *bounds);
 
 /* Elements of a row of `channels` lanes. */
 static inline size_t lqc_lane_count(uint32_t channels) {

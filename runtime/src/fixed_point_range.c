@@ -67,20 +67,23 @@ static bool stays_narrow(const follower *f, const lqc_tensor *output, const lqc_
 }
 
 /* The same of what is left after the rounding, from lanes of 64 bits. */
-static bool leaves_narrow(const follower *f, const lqc_tensor *output, const lqc_store_values *values, uint32_t c) {
+static void follow_rounding(const follower *f, const lqc_tensor *output, const lqc_store_values *values, uint32_t c,
+                            lqc_fixed_bounds *bounds) {
   if (output->info.dtype == LQC_FLOAT32 || output->info.dtype == LQC_BIT) {
-    return true;
+    return;
   }
   int shift = values->shift.data ? ((const int8_t *)values->shift.data)[c] : 0, right = shift > 0 ? shift : 0;
   int64_t half = right > 0 ? (int64_t)1 << (right - 1) : 0; /* sums stay within 2^63: |y| and half are at most 2^62 */
-  return right <= 32 && fits_32((lqc_range){(f->y.low + half) >> right, (f->y.high + half) >> right});
+  bool fits = fits_32((lqc_range){(f->y.low + half) >> right, (f->y.high + half) >> right});
+  bounds->rounds_far = bounds->rounds_far && fits;
+  bounds->rounds_narrow = bounds->rounds_narrow && fits && right <= 32;
 }
 
 lqc_status lqc_check_ranges(const lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *outputs,
-                            const lqc_fixed_values *values, lqc_start_range start, const void *context, bool *narrow,
-                            bool *rounds_narrow) {
+                            const lqc_fixed_values *values, lqc_start_range start, const void *context,
+                            lqc_fixed_bounds *bounds) {
   const lqc_fixed_point *fixed = &op->fixed_point;
-  *narrow = *rounds_narrow = true;
+  *bounds = (lqc_fixed_bounds){true, true, true};
   LQC_TRY(lqc_spend_work(prepare, op, (uint64_t)outputs->channels * (fixed->step_count + fixed->store_count + 1) * 4));
   for (uint32_t c = 0; c < outputs->channels; ++c) {
     follower f = {start(context, c), true};
@@ -96,9 +99,9 @@ lqc_status lqc_check_ranges(const lqc_prepare *prepare, const lqc_op *op, const 
     }
     for (uint32_t i = 0; i < fixed->store_count; ++i) {
       f.narrow = f.narrow && stays_narrow(&f, &outputs[i], &values->stores[i], c);
-      *rounds_narrow = *rounds_narrow && leaves_narrow(&f, &outputs[i], &values->stores[i], c);
+      follow_rounding(&f, &outputs[i], &values->stores[i], c, bounds);
     }
-    *narrow = *narrow && f.narrow;
+    bounds->narrow = bounds->narrow && f.narrow;
   }
   return LQC_OK;
 }

@@ -1,5 +1,8 @@
-/* Int8Conv2D: sums in int32, then fixed point. Depthwise, and where the patches of an output row lie in a band, one
- * output row is one item of work; else one tile of a few pixels, whose patches are gathered first. */
+/* Int8Conv2D: sums in int32, then fixed point. Depthwise, and where patches lie in a band, one output row is
+ * one item of work; else one tile of a few pixels, whose patches are gathered first.
+ *
+ * Sums are made of LQC_INT8_LANES output channels at once. Neighbouring groups that together have no more are merged
+ * into one: lanes that would be left out multiply by 0 instead, and there is less to go over. */
 #include "checked.h"
 #include "fixed_point.h"
 #include "int8_band.h"
@@ -13,8 +16,9 @@ enum { DEPTHWISE_RUN = 16 };
 
 typedef struct conv_state {
   lqc_axis rows, columns;
-  uint32_t in_channels, out_channels, groups;
-  uint32_t depth; /* input channels of a group */
+  uint32_t in_channels, out_channels;
+  uint32_t merged, groups; /* `groups` of as many of the op's */
+  uint32_t depth;          /* input channels of each */
   const lqc_int8_kernel *kernel;
   size_t size, patch_bytes; /* of the patch of a group, gathered */
   bool has_band;            /* and patches are not gathered */
@@ -136,20 +140,23 @@ static void conv_tiles(const void *context, uint32_t thread, size_t begin, size_
 
 /* Sums of `pixels` output pixels from column `first` on, whose taps are in the band. */
 static void sum_band(const conv_state *s, const uint8_t *band, uint32_t first, uint32_t pixels, int32_t *sums) {
-  lqc_int8_tile tile = {.patches = band + first * s->band.pixel_bytes,
-                        .patch_bytes = s->band.pixel_bytes,
-                        .run_bytes = s->band.row_bytes,
-                        .runs = s->rows.kernel,
-                        .out_channels = s->out_channels,
-                        .weights = s->packed,
-                        .size = s->size / s->rows.kernel,
-                        .sums = sums,
-                        .sums_stride = s->sums_stride};
-  for (uint32_t p = 0; p < pixels; p += tile.pixels) {
-    tile.pixels = pixels - p < LQC_INT8_TILE_PIXELS ? pixels - p : LQC_INT8_TILE_PIXELS;
-    s->kernel->accumulate(&tile);
-    tile.patches = (const uint8_t *)tile.patches + tile.pixels * s->band.pixel_bytes;
-    tile.sums += tile.pixels * s->sums_stride;
+  const uint32_t outputs = s->out_channels / s->groups;
+  for (uint32_t g = 0; g < s->groups; ++g) {
+    lqc_int8_tile tile = {.patches = band + g * s->band.group_bytes + first * s->band.pixel_bytes,
+                          .patch_bytes = s->band.pixel_bytes,
+                          .run_bytes = s->band.row_bytes,
+                          .runs = s->rows.kernel,
+                          .out_channels = outputs,
+                          .weights = s->packed + g * s->packed_bytes,
+                          .size = s->size / s->rows.kernel,
+                          .sums = sums + (size_t)g * outputs,
+                          .sums_stride = s->sums_stride};
+    for (uint32_t p = 0; p < pixels; p += tile.pixels) {
+      tile.pixels = pixels - p < LQC_INT8_TILE_PIXELS ? pixels - p : LQC_INT8_TILE_PIXELS;
+      s->kernel->accumulate(&tile);
+      tile.patches = (const uint8_t *)tile.patches + tile.pixels * s->band.pixel_bytes;
+      tile.sums += tile.pixels * s->sums_stride;
+    }
   }
 }
 
@@ -160,10 +167,14 @@ static void conv_rows(const void *context, uint32_t thread, size_t begin, size_t
   uint8_t *band = scratch + band_pixels(s) * s->sums_stride * sizeof(int32_t);
   void *lanes = band + s->band.bytes, *sums = scratch;
   for (uint32_t row = (uint32_t)begin; row < end; ++row) {
-    lqc_int8_fill_band(s->kernel, &s->rows, &s->columns, s->in_channels, &s->band, work->node->input, row, band);
+    const uint32_t of_band = (row - (uint32_t)begin) % s->band.out_rows;
+    if (of_band == 0) {
+      const uint32_t rows = (uint32_t)end - row < s->band.out_rows ? (uint32_t)end - row : s->band.out_rows;
+      lqc_int8_fill_band(s->kernel, &s->rows, &s->columns, &s->band, work->node->input, row, rows, band);
+    }
     for (uint32_t first = 0, count; first < s->columns.out; first += count) {
       count = s->columns.out - first < BAND_PIXELS ? s->columns.out - first : BAND_PIXELS;
-      sum_band(s, band, first, count, sums);
+      sum_band(s, band + of_band * s->band.out_row_bytes, first, count, sums);
       lqc_lane_pixels pixels = {.count = count,
                                 .first = (size_t)row * s->columns.out + first,
                                 .source = LQC_LANES_INT32,
@@ -294,15 +305,20 @@ static lqc_status prepare_depthwise(lqc_prepare *prepare, const filters *f, conv
 static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_state *s) {
   uint32_t outputs = s->out_channels / s->groups, runs = s->has_band ? s->rows.kernel : 1;
   void *memory = NULL;
-  s->packed_bytes = lqc_int8_packed_bytes(s->kernel, outputs, runs, f->size / runs);
+  s->packed_bytes = lqc_int8_packed_bytes(s->kernel, outputs, runs, s->size / runs);
   if (s->packed_bytes == 0) {
     s->packed_bytes = SIZE_MAX; /* refused in the next line */
   }
   LQC_TRY(lqc_bump_take(prepare->bump, s->groups, s->packed_bytes, &memory, prepare->error));
   for (uint32_t g = 0; memory && g < s->groups; ++g) {
     size_t first = (size_t)g * outputs;
-    lqc_int8_pack(s->kernel, (uint8_t *)memory + g * s->packed_bytes, f->weights + first * f->size,
-                  f->bias ? f->bias + first : NULL, outputs, runs, f->size / runs);
+    const lqc_int8_filters of_group = {.weights = f->weights + first * f->size,
+                                       .bias = f->bias ? f->bias + first : NULL,
+                                       .out_channels = outputs,
+                                       .taps = s->rows.kernel * s->columns.kernel,
+                                       .depth = s->depth / s->merged,
+                                       .merged = s->merged};
+    lqc_int8_pack(s->kernel, (uint8_t *)memory + g * s->packed_bytes, &of_group, runs);
   }
   s->packed = memory;
   if (s->has_band) {
@@ -311,13 +327,22 @@ static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_sta
     return LQC_OK;
   }
   /* Filters are in the file, so there are bytes for as many elements: sums below do not overflow. */
-  size_t elements = (f->size + s->kernel->multiple - 1) / s->kernel->multiple * s->kernel->multiple;
+  size_t elements = (s->size + s->kernel->multiple - 1) / s->kernel->multiple * s->kernel->multiple;
   if (!lqc_align_size(elements * s->kernel->element_bytes, LQC_ALIGNMENT, &s->patch_bytes)) {
     s->patch_bytes = SIZE_MAX / LQC_INT8_TILE_PIXELS / 2; /* refused when it is taken */
   }
   lqc_need_thread_scratch(prepare, LQC_INT8_TILE_PIXELS * (s->sums_stride * sizeof(int32_t) + s->patch_bytes) +
                                        LQC_INT8_OVERRUN + s->fixed.scratch_bytes);
   return LQC_OK;
+}
+
+/* The most groups, which share `groups` out evenly, whose outputs fit the lanes of one block. */
+static uint32_t groups_to_merge(uint32_t groups, uint32_t outputs) {
+  uint32_t merged = LQC_INT8_LANES / outputs;
+  while (merged > 1 && groups % merged != 0) {
+    --merged;
+  }
+  return merged > 1 ? merged : 1;
 }
 
 lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const lqc_tensor *input,
@@ -331,17 +356,20 @@ lqc_status lqc_prepare_Int8Conv2D(lqc_prepare *prepare, const lqc_op *op, const 
   LQC_TRY(lqc_expect_constant(prepare, op, "bias", op->bias, LQC_MASK(LQC_INT32), &output->channels, 1, false, &bias));
   bool depthwise = depth == 1 && op->groups > 1;
   const filters f = {weights.data, bias.data, weights.bytes / output->channels, prepare->kernels};
+  const uint32_t merged = depthwise ? 1 : groups_to_merge(op->groups, output->channels / op->groups);
   conv_state state = {.rows = lqc_row_axis(&op->window, input, output),
                       .columns = lqc_column_axis(&op->window, input, output),
                       .in_channels = input->channels,
                       .out_channels = output->channels,
-                      .groups = op->groups,
-                      .depth = depth,
+                      .merged = merged,
+                      .groups = op->groups / merged,
+                      .depth = merged * depth,
                       .kernel = prepare->kernels->int8_conv,
-                      .size = f.size,
+                      .size = merged * f.size,
                       .sums_stride = lqc_lane_count(output->channels),
                       .kernels = prepare->kernels};
-  state.has_band = op->groups == 1 && lqc_int8_plan_band(state.kernel, &state.rows, &state.columns, depth, &state.band);
+  state.has_band =
+      lqc_int8_plan_band(state.kernel, &state.rows, &state.columns, state.groups, state.depth, &state.band);
   LQC_TRY(check_sums(prepare, op, &f, output->channels));
   LQC_TRY(lqc_prepare_fixed_point(prepare, op, input, output, range_of_sum, &f, &state.fixed));
   LQC_TRY(depthwise ? prepare_depthwise(prepare, &f, &state) : prepare_dense(prepare, &f, &state));

@@ -1,23 +1,43 @@
 /* BitMaxPool2D and MaxPool2D (float32, int8, int16). */
 #include "op_pool.h"
 
-static void bit_max_pixel(uint64_t *out, const uint64_t *in, const lqc_pool_window *w, void *scratch) {
-  const lqc_pool_state *s = w->state;
-  (void)scratch;
-  for (uint32_t e = 0; e < s->elements; ++e) {
-    out[e] = ~(uint64_t)0; /* the tail becomes 0 with the first tap: every window has one */
+/* A word of a pixel of bits: those that all taps have. */
+static uint64_t bits_of_all(const uint64_t *tap, const lqc_pool_window *w, size_t row_words, size_t column_words) {
+  uint64_t bits = ~(uint64_t)0; /* the tail becomes 0 with the first tap: every window has one */
+  for (uint32_t i = w->rows.first; i < w->rows.end; ++i, tap += row_words) {
+    const uint64_t *column = tap;
+    for (uint32_t j = w->columns.first; j < w->columns.end; ++j, column += column_words) {
+      bits &= *column;
+    }
   }
-  for (uint32_t i = w->rows.first; i < w->rows.end; ++i) {
-    for (uint32_t j = w->columns.first; j < w->columns.end; ++j) {
-      const uint64_t *tap = in + lqc_pool_element(w, i, j);
-      for (uint32_t e = 0; e < s->elements; ++e) {
-        out[e] &= tap[e];
+  return bits;
+}
+
+/* Columns that see the same taps are gone through together: where a window lies takes longer than what is in it. */
+static void bit_max_pool_rows(const void *context, uint32_t thread, size_t begin, size_t end) {
+  const lqc_node *node = context;
+  const lqc_pool_state *s = node->state;
+  const size_t row_words = (size_t)s->rows.dilation * s->columns.size * s->elements;
+  const size_t column_words = (size_t)s->columns.dilation * s->elements;
+  (void)thread;
+  for (lqc_span span = {0, 0, {0, 0}}; span.end < s->columns.out;) {
+    span = lqc_axis_span(&s->columns, span.end);
+    for (size_t y = begin; y < end; ++y) {
+      lqc_pool_window w = lqc_pool_window_in_row(s, (uint32_t)y);
+      lqc_pool_move_to(&w, span.first);
+      const uint64_t *tap = (const uint64_t *)node->input + lqc_pool_element(&w, w.rows.first, w.columns.first);
+      uint64_t *out = (uint64_t *)node->output + (y * s->columns.out + span.first) * s->elements;
+      for (uint32_t x = span.first; x < span.end; ++x, tap += (size_t)s->columns.stride * s->elements) {
+        for (uint32_t e = 0; e < s->elements; ++e) {
+          *out++ = bits_of_all(tap + e, &w, row_words, column_words) ^ (s->invert ? s->invert[e] : 0);
+        }
       }
     }
   }
-  for (uint32_t e = 0; s->invert && e < s->elements; ++e) {
-    out[e] ^= s->invert[e];
-  }
+}
+
+static void run_bit_max_pool(const lqc_node *node, const lqc_runner *runner) {
+  lqc_pool_run(runner->pool, bit_max_pool_rows, node, ((const lqc_pool_state *)node->state)->rows.out);
 }
 
 static void max_pixel_i16(int16_t *out, const int16_t *in, const lqc_pool_window *w, void *scratch) {
@@ -49,7 +69,6 @@ static void max_pixel_f32(float *out, const float *in, const lqc_pool_window *w,
   w->state->kernels->max_f32(out, &taps, w->state->elements);
 }
 
-LQC_DEFINE_POOL(bit_max_pool, bit_max_pixel, uint64_t)
 LQC_DEFINE_POOL(max_pool_f32, max_pixel_f32, float)
 LQC_DEFINE_POOL(max_pool_i8, max_pixel_i8, int8_t)
 LQC_DEFINE_POOL(max_pool_i16, max_pixel_i16, int16_t)

@@ -134,14 +134,15 @@ static void test_edges(uint64_t *seed) {
     model_end(&m);
   }
 }
+
 /* Numbers worked out by hand, so that reference and library cannot share a mistake: a residual sum in other formats,
- * stored in 8 bits and binarized before the rounding. */
-static void test_by_hand(void) {
+ * stored in 8 bits and binarized before the rounding; with a RELU first, x of -1 and -128 are 0. */
+static void test_by_hand(int relu) {
   const int8_t x[] = {0, -1, 100, -128}, r[] = {-1, 1, 127, -128};
   /* 3 x + 10; then times 2, plus 4 r: */
-  const int expected_sums[] = {16, 18, 1128, -1260};
+  static const int expected_sums[2][4] = {{16, 18, 1128, -1260}, {16, 24, 1128, -492}};
   /* floor(sum / 16 + 1/2), clipped */
-  const int8_t expected[] = {1, 1, 71, -79};
+  static const int8_t expected[2][4] = {{1, 1, 71, -79}, {1, 2, 71, -31}};
   const int expected_minus[] = {0, 0, 0, 1}; /* sum > 15 is +1: not 16 / 16 > 15 */
   const int32_t multiplier = 3;
   const int64_t offset = 10, threshold = 15;
@@ -152,6 +153,9 @@ static void test_by_hand(void) {
   lqc_op op = make_op(LQC_OP_ELEMENTWISE, "residual", 0, 0);
   op.inputs[0] = add_input(&m, LQC_INT8, 1, 4, 1);
   op.inputs[op.input_count++] = add_input(&m, LQC_INT8, 1, 4, 1);
+  if (relu) {
+    add_relu_step(&op);
+  }
   add_affine_step(&m, &op, 1, &multiplier, &offset);
   add_add_step(&m, &op, 1, 1, &one, &two);
   add_store(&m, &op, &c, LQC_INT8, &four, NULL);
@@ -165,8 +169,8 @@ static void test_by_hand(void) {
   EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
   for (int i = 0; i < 4; ++i) {
     float sum = ((const float *)lqc_session_output(s.session, 2))[i];
-    EXPECT(sum == (float)expected_sums[i], "sum %d is %g", i, (double)sum);
-    EXPECT(((const int8_t *)lqc_session_output(s.session, 0))[i] == expected[i], "stored %d", i);
+    EXPECT(sum == (float)expected_sums[relu][i], "sum %d is %g", i, (double)sum);
+    EXPECT(((const int8_t *)lqc_session_output(s.session, 0))[i] == expected[relu][i], "stored %d", i);
     EXPECT(((const uint64_t *)lqc_session_output(s.session, 1))[i] == (uint64_t)expected_minus[i], "sign %d", i);
   }
   close_session(&s);
@@ -175,7 +179,8 @@ static void test_by_hand(void) {
 
 int main(void) {
   uint64_t seed = 17;
-  test_by_hand();
+  test_by_hand(0);
+  test_by_hand(1);
   test_edges(&seed);
   test_random(&seed);
   return 0;

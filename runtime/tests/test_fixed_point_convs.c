@@ -32,9 +32,9 @@ static conv_case random_case(uint64_t *seed) {
   c.out.channels = channels[random_below(seed, 7)];
   switch (random_below(seed, 4)) {
   case 0: /* groups */
-    c.groups = 2 + random_below(seed, 3);
+    c.groups = 2 + random_below(seed, 8);
     c.in_channels = c.groups * (1 + random_below(seed, 20));
-    c.out.channels = c.groups * (1 + random_below(seed, 32));
+    c.out.channels = c.groups * (1 + random_below(seed, random_below(seed, 2) ? 128 / c.groups : 8));
     break;
   case 1: /* depthwise */
     c.groups = c.in_channels;

@@ -5,7 +5,7 @@
 
 #include "kernels_testing.h"
 
-enum { PIXELS = 8, CHANNELS = 128, STEPS = 3, STORES = 3, BYTES = PIXELS * CHANNELS * 4, LARGEST_STEP = 1 << 29 };
+enum { PIXELS = 8, CHANNELS = 128, STEPS = 4, STORES = 3, BYTES = PIXELS * CHANNELS * 4, LARGEST_STEP = 1 << 29 };
 
 typedef struct arenas {
   guarded values, int8_input, int16_input, outputs[STORES], expected[STORES];
@@ -21,7 +21,9 @@ typedef struct program_case {
   uint64_t invert[CHANNELS / 64];
   size_t places[PIXELS], input_bytes[3], output_bytes[STORES];
   const void *inputs[3];
-  int32_t largest; /* |y| is at most as much */
+  int32_t largest;    /* |y| is at most as much */
+  bool is_usual;      /* what programs with loops of their own store: int8 without a shift to the left, and bits */
+  lqc_dtype usual[2]; /* of the stores then */
 } program_case;
 
 /* -largest .. largest, at times one of them */
@@ -45,6 +47,7 @@ static void choose_sums(program_case *c, bool is_wide, uint64_t *seed) {
   lqc_lane_pixels *pixels = &c->pixels;
   pixels->full = (int32_t)random_below(seed, is_wide ? 1 << 18 : LQC_BCONV_MAX_K + 1);
   pixels->full = random_below(seed, 4) ? pixels->full : (int32_t)random_below(seed, 300);
+  pixels->full = random_below(seed, 8) || is_wide ? pixels->full : (int32_t)LQC_BCONV_MAX_K;
   pixels->limit = limits[random_below(seed, 5)];
   pixels->step_log2 = pixels->limit ? (int32_t)random_below(seed, 21) - 6 : 0;
   c->largest = pixels->step_log2 < 0 ? pixels->full << -pixels->step_log2 : pixels->full;
@@ -74,6 +77,7 @@ static void choose_values(program_case *c, const arenas *memory, uint64_t *seed)
     if (pixels->source == LQC_LANES_SUMS || pixels->source == LQC_LANES_SUMS_WIDE) {
       value = i % row < c->program.channels ? (int32_t)random_below(seed, (uint32_t)pixels->full + 1)
                                             : (int32_t)random_u64(seed); /* whatever is behind the channels */
+      value = i % row < c->program.channels && random_below(seed, 16) == 0 ? pixels->full : value;
     }
     memcpy(values + i * size, &value, size); /* little-endian */
   }
@@ -95,7 +99,8 @@ static void add_pair(program_case *c, lqc_lane_step *step, int32_t (*lanes)[CHAN
 
 static void add_step(program_case *c, lqc_lane_step *step, int32_t (*lanes)[CHANNELS], uint64_t *seed) {
   const uint32_t operand = 1 + random_below(seed, 2);
-  const int32_t most = c->largest < LARGEST_STEP ? c->largest : LARGEST_STEP;
+  const int32_t small = LARGEST_STEP >> 8, limit = c->largest <= small && random_below(seed, 2) ? small : LARGEST_STEP;
+  const int32_t most = c->largest < limit ? c->largest : limit;
   *step = (lqc_lane_step){.kind = LQC_LANE_RELU};
   if (c->largest > LARGEST_STEP || random_below(seed, 4) == 0) {
     return;
@@ -110,20 +115,19 @@ static void add_step(program_case *c, lqc_lane_step *step, int32_t (*lanes)[CHAN
   }
   for (uint32_t i = 0; i < c->program.channels; ++i) {
     const bool adds = step->kind != LQC_LANE_AFFINE;
-    lanes[0][i] = adds ? random_shift(seed, most, 30, LARGEST_STEP) : random_within(seed, LARGEST_STEP / (most + 1));
-    lanes[1][i] =
-        adds ? random_shift(seed, operand == 1 ? 128 : 32768, 30, LARGEST_STEP) : random_within(seed, LARGEST_STEP);
+    lanes[0][i] = adds ? random_shift(seed, most, 30, limit) : random_within(seed, limit / (most + 1));
+    lanes[1][i] = adds ? random_shift(seed, operand == 1 ? 128 : 32768, 30, limit) : random_within(seed, limit);
   }
-  c->largest = 2 * LARGEST_STEP;
+  c->largest = 2 * limit;
 }
 
 static void add_store(program_case *c, uint32_t i, uint64_t *seed) {
   static const lqc_dtype dtypes[] = {LQC_INT8, LQC_INT16, LQC_FLOAT32, LQC_BIT};
   const uint32_t channels = c->program.channels;
-  const bool goes_left = random_below(seed, 3) == 0;
+  const bool goes_left = !c->is_usual && random_below(seed, 3) == 0;
   lqc_lane_store *store = &c->stores[i];
   int32_t (*lanes)[CHANNELS] = c->store_lanes[i];
-  *store = (lqc_lane_store){.dtype = dtypes[random_below(seed, 4)]};
+  *store = (lqc_lane_store){.dtype = c->is_usual ? c->usual[i] : dtypes[random_below(seed, 4)]};
   for (uint32_t channel = 0; channel < channels; ++channel) {
     int32_t right = (int32_t)random_below(seed, 29), left = (int32_t)random_below(seed, 17);
     lanes[0][channel] = right > 0 ? 1 << (right - 1) : 0;
@@ -168,6 +172,12 @@ static void new_case(program_case *c, const arenas *memory, uint64_t *seed) {
                                 .inputs = c->inputs,
                                 .input_bytes = c->input_bytes,
                                 .output_bytes = c->output_bytes};
+  c->is_usual = random_below(seed, 2);
+  if (c->is_usual) {
+    c->program.store_count = 1 + random_below(seed, 2);
+    c->usual[0] = random_below(seed, 2) ? LQC_INT8 : LQC_BIT;
+    c->usual[1] = c->usual[0] == LQC_INT8 ? LQC_BIT : LQC_INT8;
+  }
   c->pixels.first = random_below(seed, PIXELS + 1 - c->pixels.count);
   c->pixels.places = random_below(seed, 2) ? c->places : NULL;
   for (uint32_t p = 0; p < PIXELS; ++p) {
@@ -180,7 +190,8 @@ static void new_case(program_case *c, const arenas *memory, uint64_t *seed) {
   add_input(c, 1, &memory->int8_input, seed);
   add_input(c, 2, &memory->int16_input, seed);
   for (uint32_t i = 0; i < c->program.step_count; ++i) {
-    if (i == 0 && c->largest <= INT16_MAX && random_below(seed, 2)) {
+    const bool begins = i == 0 || (i == 1 && c->steps[0].kind == LQC_LANE_RELU);
+    if (begins && c->largest <= INT16_MAX && random_below(seed, 2)) {
       add_pair(c, &c->steps[i], c->step_lanes[i], seed);
     } else {
       add_step(c, &c->steps[i], c->step_lanes[i], seed);

@@ -86,7 +86,9 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
     sums[i] = GUARD;
   }
   memset(patches, 0x77, MAX_PIXELS * patch_bytes); /* what lies behind a patch must not matter */
-  lqc_int8_pack(kernel, packed, filters, bias, c->out_channels, 1, size);
+  const lqc_int8_filters of_taps = {filters,           bias,       c->out_channels, .taps = (uint32_t)taps,
+                                    .depth = c->depth, .merged = 1};
+  lqc_int8_pack(kernel, packed, &of_taps, 1);
   for (uint32_t p = 0; p < c->pixels; ++p) {
     uint8_t *patch = patches + p * patch_bytes;
     in[p] = random_inside(c, seed);
@@ -159,7 +161,8 @@ static void check_runs(const lqc_int8_kernel *kernel, uint64_t *seed) {
     const lqc_int8_gather taps = {.input = image + r * row, .rows = 1, .columns = 1, .run = row};
     kernel->gather(band + r * elements * kernel->element_bytes, &taps);
   }
-  lqc_int8_pack(kernel, packed, filters, bias, outputs, runs, size);
+  const lqc_int8_filters of_runs = {filters, bias, outputs, .taps = runs, .depth = size, .merged = 1};
+  lqc_int8_pack(kernel, packed, &of_runs, runs);
   const lqc_int8_tile tile = {.patches = band,
                               .patch_bytes = (size_t)step * kernel->element_bytes,
                               .run_bytes = elements * kernel->element_bytes,

@@ -185,6 +185,14 @@ LQC_INLINE void do_relu(const uint32_t count, int32x4_t (*y)[VECTORS]) {
   }
 }
 
+LQC_INLINE void do_narrow_relu(const uint32_t count, int16x8x2_t *narrow) {
+  LQC_UNROLL
+  for (uint32_t p = 0; p < count; ++p) {
+    narrow[p].val[0] = vmaxq_s16(narrow[p].val[0], vdupq_n_s16(0));
+    narrow[p].val[1] = vmaxq_s16(narrow[p].val[1], vdupq_n_s16(0));
+  }
+}
+
 LQC_INLINE void do_step(const block *b, const lqc_lane_step *step, const uint32_t count, const int whole,
                         int32x4_t (*y)[VECTORS]) {
   switch (step->kind) {
@@ -204,13 +212,17 @@ LQC_INLINE void do_step(const block *b, const lqc_lane_step *step, const uint32_
 
 LQC_INLINE void run_block(const block *b, const value_params *params, const uint32_t count, const int whole) {
   const lqc_lane_program *program = b->program;
-  const int has_pair = program->step_count > 0 && program->steps[0].kind == LQC_LANE_PAIR;
+  const uint32_t pair = program->step_count > 1 && program->steps[1].kind == LQC_LANE_PAIR; /* behind a RELU */
+  const int has_pair = program->step_count > 0 && program->steps[pair].kind == LQC_LANE_PAIR;
   int16x8x2_t narrow[MAX_PIXELS];
   int32x4_t y[MAX_PIXELS][VECTORS];
   if (params->narrow) {
     begin_narrow(b, params, count, whole, narrow);
   } else {
     begin_wide(b, params, count, y);
+    if (has_pair && pair > 0) { /* only behind it y fits int16 */
+      do_relu(count, y);
+    }
   }
   LQC_UNROLL
   for (uint32_t p = 0; p < count; ++p) {
@@ -222,9 +234,12 @@ LQC_INLINE void run_block(const block *b, const value_params *params, const uint
     }
   }
   if (has_pair) {
-    do_pair(b, &program->steps[0], count, whole, narrow, y);
+    if (params->narrow && pair > 0) {
+      do_narrow_relu(count, narrow);
+    }
+    do_pair(b, &program->steps[pair], count, whole, narrow, y);
   }
-  for (uint32_t i = has_pair ? 1 : 0; i < program->step_count; ++i) {
+  for (uint32_t i = has_pair ? pair + 1 : 0; i < program->step_count; ++i) {
     do_step(b, &program->steps[i], count, whole, y);
   }
   for (uint32_t i = 0; i < program->store_count; ++i) {

@@ -6,49 +6,6 @@
  * each channel has is loaded in that order; packing leads back. */
 #include "fixed_point_blocks_avx512.h"
 
-typedef struct pair_program {
-  const lqc_lane_step *pair;
-  const int8_t *input; /* NULL: none */
-  size_t input_bytes;
-  bool relu;
-  block_stores stores;
-} pair_program;
-
-/* v = (full - p) >> right within +-limit, all in 16 bits; see value_params in fixed_point_avx512_template.h. Shifts by
- * vectors of counts are one operation, those by one count two. */
-typedef struct sum_params {
-  __m512i full, high, low, right;
-} sum_params;
-
-static bool is_pair(const lqc_lane_program *program, const lqc_lane_pixels *pixels, pair_program *found) {
-  const uint32_t steps = program->step_count;
-  const bool sums = pixels->source == LQC_LANES_SUMS && pixels->limit > 0 && pixels->step_log2 > 0 &&
-                    pixels->step_log2 < 16 && pixels->full <= INT16_MAX;
-  if (steps == 0 || steps > 2 || program->steps[0].kind != LQC_LANE_PAIR ||
-      (steps == 2 && program->steps[1].kind != LQC_LANE_RELU) || !(sums || pixels->source == LQC_LANES_INT8) ||
-      !find_stores(program, pixels, &found->stores)) {
-    return false;
-  }
-  const uint32_t operand = program->steps[0].operand;
-  found->pair = &program->steps[0];
-  found->input = operand > 0 ? pixels->inputs[operand] : NULL;
-  found->input_bytes = operand > 0 ? pixels->input_bytes[operand] : 0;
-  found->relu = steps == 2;
-  return true;
-}
-
-static sum_params sum_params_of(const lqc_lane_pixels *pixels) {
-  const int32_t step = pixels->step_log2;
-  if (pixels->source != LQC_LANES_SUMS) {
-    return (sum_params){0};
-  }
-  const int32_t limit = pixels->limit < INT16_MAX ? pixels->limit : INT16_MAX;
-  return (sum_params){.full = _mm512_set1_epi16((short)((pixels->full + (1 << (step - 1))) >> 1)),
-                      .high = _mm512_set1_epi16((short)limit),
-                      .low = _mm512_set1_epi16((short)-limit),
-                      .right = _mm512_set1_epi16((short)(step - 1))};
-}
-
 /* 32 lanes from `channel` on, in the order of quarters. */
 LQC_INLINE void load_lanes(const void *lanes, size_t channel, __m512i low_high[2]) {
   const int32_t *from = (const int32_t *)lanes + channel;
@@ -62,13 +19,12 @@ LQC_INLINE __m512i load_bytes(const void *from, __mmask32 lanes) {
 }
 
 LQC_INLINE __m512i load_values(const uint8_t *values, const sum_params *params, size_t channel, __mmask32 lanes,
-                               const bool sums) {
+                               bool relu, const bool sums) {
   if (!sums) {
-    return load_bytes(values + channel, lanes);
+    __m512i y = load_bytes(values + channel, lanes);
+    return relu ? _mm512_max_epi16(y, _mm512_setzero_si512()) : y;
   }
-  __m512i p = _mm512_loadu_si512(values + channel * sizeof(uint16_t));
-  __m512i v = _mm512_srav_epi16(_mm512_sub_epi16(params->full, p), params->right);
-  return _mm512_max_epi16(_mm512_min_epi16(v, params->high), params->low);
+  return load_sums(params, values + channel * sizeof(uint16_t));
 }
 
 LQC_INLINE uint32_t at_most(const __m512i y[2], const __m512i thresholds[2]) {
@@ -76,15 +32,10 @@ LQC_INLINE uint32_t at_most(const __m512i y[2], const __m512i thresholds[2]) {
          _pdep_u32(_mm512_cmple_epi32_mask(y[1], thresholds[1]), 0xf0f0f0f0u);
 }
 
-LQC_INLINE void store_word(const block_stores *stores, size_t place, size_t channel, uint32_t low, uint32_t high) {
-  const uint64_t word = low | (uint64_t)high << 32;
-  memcpy(stores->signs_out + place * stores->signs_bytes + channel / LQC_WORD_BITS * sizeof(word), &word, sizeof(word));
-}
-
-LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pixels, size_t channel, __mmask32 lanes,
-                          uint32_t *low_bits, const bool sums) {
+LQC_INLINE void run_block(const lqc_usual_program *program, const lqc_lane_pixels *pixels, size_t channel,
+                          __mmask32 lanes, uint32_t *low_bits, const bool sums) {
   const block_stores *stores = &program->stores;
-  const sum_params params = sum_params_of(pixels);
+  const sum_params params = sum_params_of(pixels, program->relu_before);
   const __m512i y_log2 = _mm512_set1_epi16((short)program->pair->y_log2);
   const __m512i x_log2 = _mm512_set1_epi16((short)program->pair->x_log2);
   const uint32_t invert = block_invert(stores, channel);
@@ -113,7 +64,8 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
   const uint8_t *values = pixels->values;
   for (uint32_t p = 0; p < pixels->count; ++p, values += pixels->value_bytes) {
     const size_t place = lqc_lane_place(pixels, p);
-    __m512i v = _mm512_sllv_epi16(load_values(values, &params, channel, lanes, sums), y_log2);
+    __m512i v = load_values(values, &params, channel, lanes, program->relu_before, sums);
+    v = _mm512_sllv_epi16(v, y_log2);
     __m512i x = _mm512_setzero_si512(), y[2];
     if (program->input) {
       x = _mm512_sllv_epi16(load_bytes(program->input + place * program->input_bytes + channel, lanes), x_log2);
@@ -143,8 +95,9 @@ LQC_INLINE void run_block(const pair_program *program, const lqc_lane_pixels *pi
 }
 
 bool lqc_fixed_point_pair_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels) {
-  pair_program found;
-  if (pixels->count > LQC_LANE_PIXELS || !is_pair(program, pixels, &found)) {
+  lqc_usual_program found;
+  if (pixels->count > LQC_LANE_PIXELS || !lqc_find_usual(program, pixels, &found) || found.pair == NULL ||
+      !(lqc_has_narrow_sums(pixels) || pixels->source == LQC_LANES_INT8)) {
     return false;
   }
   const size_t end = channels_of_blocks(program, &found.stores);

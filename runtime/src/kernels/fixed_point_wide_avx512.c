@@ -75,7 +75,7 @@ LQC_INLINE void store_64_bytes(int8_t *out, const __m512i *wide) {
 
 void lqc_fixed_point_wide_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch) {
   (void)scratch;
-  if (!lqc_fixed_point_affine_avx512(program, pixels)) {
+  if (!lqc_fixed_point_affine_avx512(program, pixels) && !lqc_fixed_point_usual_wide_avx512(program, pixels)) {
     run_program(program, pixels);
   }
 }

@@ -29,27 +29,41 @@ static int64_t sum_filter(const int8_t *filter, size_t size) {
   return sum;
 }
 
-void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
-                   uint32_t out_channels, uint32_t runs, size_t size) {
-  const size_t block_bytes = lqc_int8_block_bytes(runs, size, kernel->multiple);
-  const size_t run_bytes = LQC_INT8_LANES * lqc_round_up(size, kernel->multiple);
-  memset(packed, 0, lqc_int8_packed_bytes(kernel, out_channels, runs, size));
-  for (uint32_t c = 0; c < out_channels; ++c, filters += runs * size) {
+/* A run of a filter that does not look at all of it: `depth` elements of each `step`, from element `first` on. */
+static void pack_parts(int8_t *to, const int8_t *filter, uint32_t taps, uint32_t depth, size_t first, size_t step,
+                       const uint32_t group) {
+  for (uint32_t t = 0; t < taps; ++t, first += step) {
+    for (size_t i = first; i < first + depth; ++i) {
+      to[i / group * LQC_INT8_LANES * group + i % group] = *filter++;
+    }
+  }
+}
+
+void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const lqc_int8_filters *filters, uint32_t runs) {
+  const uint32_t taps = filters->taps / runs, outputs = filters->out_channels / filters->merged;
+  const size_t of_run = (size_t)taps * filters->depth, step = (size_t)filters->merged * filters->depth;
+  const size_t block_bytes = lqc_int8_block_bytes(runs, taps * step, kernel->multiple);
+  const size_t run_bytes = LQC_INT8_LANES * lqc_round_up(taps * step, kernel->multiple);
+  const int8_t *filter = filters->weights;
+  memset(packed, 0, lqc_int8_packed_bytes(kernel, filters->out_channels, runs, taps * step));
+  for (uint32_t c = 0; c < filters->out_channels; ++c) {
     uint32_t lane = c % LQC_INT8_LANES;
     uint8_t *block = (uint8_t *)packed + c / LQC_INT8_LANES * block_bytes;
     int8_t *to = (int8_t *)block + LQC_INT8_LANES * sizeof(int32_t) + lane * kernel->group;
-    for (uint32_t r = 0; r < runs; ++r, to += run_bytes) {
-      if (kernel->group == 4) {
-        pack_filter(to, filters + r * size, size, 4);
-      } else if (kernel->group == 2) {
-        pack_filter(to, filters + r * size, size, 2);
-      } else {
-        pack_filter(to, filters + r * size, size, 1);
-      }
-    }
-    int64_t start = bias ? bias[c] : 0;
+    int64_t start = filters->bias ? filters->bias[c] : 0;
     if (kernel->offset != 0) {
-      start -= kernel->offset * sum_filter(filters, runs * size);
+      start -= kernel->offset * sum_filter(filter, runs * of_run);
+    }
+    for (uint32_t r = 0; r < runs; ++r, to += run_bytes, filter += of_run) {
+      if (filters->merged > 1) {
+        pack_parts(to, filter, taps, filters->depth, (size_t)(c / outputs) * filters->depth, step, kernel->group);
+      } else if (kernel->group == 4) {
+        pack_filter(to, filter, of_run, 4);
+      } else if (kernel->group == 2) {
+        pack_filter(to, filter, of_run, 2);
+      } else {
+        pack_filter(to, filter, of_run, 1);
+      }
     }
     uint32_t wrapped = (uint32_t)start; /* the kernel's sum wraps back */
     memcpy(block + lane * sizeof(wrapped), &wrapped, sizeof(wrapped));

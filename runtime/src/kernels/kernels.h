@@ -133,9 +133,18 @@ typedef struct lqc_int8_kernel {
 /* Bytes of packed weights, a multiple of LQC_ALIGNMENT; 0 on overflow. */
 size_t lqc_int8_packed_bytes(const lqc_int8_kernel *kernel, uint32_t out_channels, uint32_t runs, size_t size);
 
-/* filters: [out_channels][runs][size]; bias: [out_channels] or NULL; packed: LQC_ALIGNMENT-aligned. */
-void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const int8_t *filters, const int32_t *bias,
-                   uint32_t out_channels, uint32_t runs, size_t size);
+/* Filters as in the file, of neighbouring groups that are packed as one, of `merged` times the depth: a filter's
+ * weights are 0 where it does not look. */
+typedef struct lqc_int8_filters {
+  const int8_t *weights; /* [out_channels][taps][depth] */
+  const int32_t *bias;   /* [out_channels] or NULL */
+  uint32_t out_channels; /* of all of these groups */
+  uint32_t taps, depth, merged;
+} lqc_int8_filters;
+
+/* taps: a multiple of `runs`; packed: LQC_ALIGNMENT-aligned, of lqc_int8_packed_bytes() of out_channels, runs, and what
+ * a run then has: taps / runs * merged * depth. */
+void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const lqc_int8_filters *filters, uint32_t runs);
 
 /* One output pixel of a depthwise convolution, channel c of which reads input channel c / (outputs / inputs). */
 typedef struct lqc_depthwise_pixel {
@@ -233,8 +242,8 @@ typedef enum lqc_lane_step_kind {
   LQC_LANE_ADD_INT8,  /* y = y * 2^shift + x * 2^operand_shift, x of input `operand`, int8 */
   LQC_LANE_ADD_INT16, /* the same of int16 */
   LQC_LANE_PAIR,      /* y = low * (y * 2^y_log2) + high * (x * 2^x_log2) + offset: `pairs` holds low + 65536 * high,
-                         and all four factors fit int16; x of int8, or, with operand 0, none. The first step alone, in
-                         lanes of 32 bits */
+                         and all four factors fit int16; x of int8, or, with operand 0, none. In lanes of 32 bits, the
+                         first step, or the one behind a RELU that is */
 } lqc_lane_step_kind;
 
 typedef struct lqc_lane_step {
@@ -257,8 +266,9 @@ typedef struct lqc_lane_program {
   uint32_t channels, step_count, store_count;
   const lqc_lane_step *steps;
   const lqc_lane_store *stores;
-  int rounds_narrow; /* lanes of 64 bits: whether (y + half) >> right of every integer store fits 32 bits, and right is
-                        at most 32 */
+  /* Lanes of 64 bits: whether (y + half) >> right of every integer store fits 32 bits; and whether, besides, right is
+     at most 32. */
+  int rounds_far, rounds_narrow;
 } lqc_lane_program;
 
 /* ---- Table ------------------------------------------------------------------------------------------------------ */
