@@ -56,9 +56,10 @@ static inline sum_params sum_params_of(const lqc_lane_pixels *pixels, bool relu)
                       .right = _mm512_set1_epi16((short)(step - 1))};
 }
 
-/* v of 32 channels. */
-LQC_INLINE __m512i load_sums(const sum_params *params, const void *sums) {
-  __m512i v = _mm512_srav_epi16(_mm512_sub_epi16(params->full, _mm512_loadu_si512(sums)), params->right);
+/* v of 32 channels; without `shifts`, params->right is 0. */
+LQC_INLINE __m512i load_sums(const sum_params *params, const void *sums, const bool shifts) {
+  __m512i v = _mm512_sub_epi16(params->full, _mm512_loadu_si512(sums));
+  v = shifts ? _mm512_srav_epi16(v, params->right) : v;
   return _mm512_max_epi16(_mm512_min_epi16(v, params->high), params->low);
 }
 

@@ -19,12 +19,12 @@ LQC_INLINE __m512i load_bytes(const void *from, __mmask32 lanes) {
 }
 
 LQC_INLINE __m512i load_values(const uint8_t *values, const sum_params *params, size_t channel, __mmask32 lanes,
-                               bool relu, const bool sums) {
+                               bool relu, const bool sums, const bool shifts) {
   if (!sums) {
     __m512i y = load_bytes(values + channel, lanes);
     return relu ? _mm512_max_epi16(y, _mm512_setzero_si512()) : y;
   }
-  return load_sums(params, values + channel * sizeof(uint16_t));
+  return load_sums(params, values + channel * sizeof(uint16_t), shifts);
 }
 
 LQC_INLINE uint32_t at_most(const __m512i y[2], const __m512i thresholds[2]) {
@@ -32,8 +32,9 @@ LQC_INLINE uint32_t at_most(const __m512i y[2], const __m512i thresholds[2]) {
          _pdep_u32(_mm512_cmple_epi32_mask(y[1], thresholds[1]), 0xf0f0f0f0u);
 }
 
+/* Without `shifts`, those of v, y and x are by 0: they take the port that is busiest. */
 LQC_INLINE void run_block(const lqc_usual_program *program, const lqc_lane_pixels *pixels, size_t channel,
-                          __mmask32 lanes, uint32_t *low_bits, const bool sums) {
+                          __mmask32 lanes, uint32_t *low_bits, const bool sums, const bool shifts) {
   const block_stores *stores = &program->stores;
   const sum_params params = sum_params_of(pixels, program->relu_before);
   const __m512i y_log2 = _mm512_set1_epi16((short)program->pair->y_log2);
@@ -64,11 +65,12 @@ LQC_INLINE void run_block(const lqc_usual_program *program, const lqc_lane_pixel
   const uint8_t *values = pixels->values;
   for (uint32_t p = 0; p < pixels->count; ++p, values += pixels->value_bytes) {
     const size_t place = lqc_lane_place(pixels, p);
-    __m512i v = load_values(values, &params, channel, lanes, program->relu_before, sums);
-    v = _mm512_sllv_epi16(v, y_log2);
+    __m512i v = load_values(values, &params, channel, lanes, program->relu_before, sums, shifts);
+    v = shifts ? _mm512_sllv_epi16(v, y_log2) : v;
     __m512i x = _mm512_setzero_si512(), y[2];
     if (program->input) {
-      x = _mm512_sllv_epi16(load_bytes(program->input + place * program->input_bytes + channel, lanes), x_log2);
+      x = load_bytes(program->input + place * program->input_bytes + channel, lanes);
+      x = shifts ? _mm512_sllv_epi16(x, x_log2) : x;
     }
     y[0] = _mm512_dpwssd_epi32(offset[0], _mm512_unpacklo_epi16(v, x), pairs[0]);
     y[1] = _mm512_dpwssd_epi32(offset[1], _mm512_unpackhi_epi16(v, x), pairs[1]);
@@ -101,13 +103,19 @@ bool lqc_fixed_point_pair_avx512(const lqc_lane_program *program, const lqc_lane
     return false;
   }
   const size_t end = channels_of_blocks(program, &found.stores);
+  const bool sums = pixels->source == LQC_LANES_SUMS;
+  const bool shifts = found.pair->y_log2 != 0 || found.pair->x_log2 != 0 || (sums && pixels->step_log2 > 1);
   uint32_t low_bits[LQC_LANE_PIXELS]; /* of a word, wait for the other half: one store for both */
   for (size_t channel = 0; channel < end; channel += BLOCK) {
     const __mmask32 lanes = block_lanes(program->channels, channel);
-    if (pixels->source == LQC_LANES_SUMS) {
-      run_block(&found, pixels, channel, lanes, low_bits, true);
+    if (sums && shifts) {
+      run_block(&found, pixels, channel, lanes, low_bits, true, true);
+    } else if (sums) {
+      run_block(&found, pixels, channel, lanes, low_bits, true, false);
+    } else if (shifts) {
+      run_block(&found, pixels, channel, lanes, low_bits, false, true);
     } else {
-      run_block(&found, pixels, channel, lanes, low_bits, false);
+      run_block(&found, pixels, channel, lanes, low_bits, false, false);
     }
   }
   return true;

@@ -47,7 +47,7 @@ LQC_INLINE block block_at(const lqc_usual_program *program, const lqc_lane_pixel
 LQC_INLINE void begin(const block *b, const uint8_t *values, size_t channel, const bool sums, __m512i y[VECTORS]) {
   int16_t words[BLOCK];
   if (sums) {
-    _mm512_storeu_si512(words, load_sums(&b->params, values + channel * sizeof(uint16_t)));
+    _mm512_storeu_si512(words, load_sums(&b->params, values + channel * sizeof(uint16_t), true));
   }
   LQC_UNROLL
   for (uint32_t v = 0; v < VECTORS; ++v) {
