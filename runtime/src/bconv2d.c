@@ -208,6 +208,7 @@ static void run_tile(const bconv_work *work, const lqc_region *region, cursor *a
         .pixels = pixels,
         .runs = region->runs,
         .run_count = region->run_count,
+        .arranged = region->arranged,
         .weights = s->packed + g * s->packed_bytes,
         .filter_words = s->filter_words,
         .out_channels = s->group_outputs,
