@@ -48,8 +48,8 @@ CORES = ["cortex-a55", "cortex-a72", "neoverse-n1"]
 #: functions of the NEON kernels, by whether a tap has an even number of 64-bit words
 INNER_LOOPS = {True: "signs_of_pairs", False: "signs_of_words"}
 TILE_PIXELS = 15  # of the NEON kernels
-#: CNTs of their loops, one for each unit: a step of eight filters, and for 64 channels one of 128 and one of 64 bits
-LOOP_UNITS = (8 * TILE_PIXELS, 12 * TILE_PIXELS)
+#: CNTs of their loops, one for each unit: a step of eight filters, as most are for 64 channels too
+LOOP_UNITS = 8 * TILE_PIXELS
 
 
 def units_of(shape: tuple[int, ...]) -> float:
@@ -211,7 +211,7 @@ def inner_loop(function: str) -> str:
         branch = re.match(r"(?:b|b\.\w+|cbz)\t(?:x\d+, )?([0-9a-f]+)", text)
         if branch and int(branch[1], 16) < int(address, 16):
             start = places[int(branch[1], 16)]
-            if sum(line.startswith("cnt") for _, line in lines[start:end]) in LOOP_UNITS:
+            if sum(line.startswith("cnt") for _, line in lines[start:end]) == LOOP_UNITS:
                 loops.append([line for _, line in lines[start : end + 1]])
     if not loops:
         raise RuntimeError(f"{function} has no loop over {TILE_PIXELS} pixels")

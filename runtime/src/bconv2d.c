@@ -138,18 +138,39 @@ typedef struct tile_scratch {
   void *fixed;            /* lqc_bconv_fixed_scratch() */
 } tile_scratch;
 
-/* Output pixels of a tile: where their first taps are in the input, and their numbers in the output. */
-static void place_tile(const lqc_bconv_state *s, const lqc_region *region, uint32_t first, uint32_t pixels,
-                       ptrdiff_t *offsets, size_t *places) {
+/* Output pixels from one of a region on. */
+typedef struct cursor {
+  uint32_t row, column; /* within the region */
+} cursor;
+
+/* Output pixels of a tile, which the cursor leaves behind: where their first taps are in the input, and either their
+ * numbers in the output, or, `places` NULL, where they are there. */
+static inline void place_tile(const lqc_bconv_state *s, const lqc_region *region, cursor *at, uint32_t pixels,
+                              ptrdiff_t *offsets, size_t *places, void **outputs, uint8_t *output) {
   const ptrdiff_t step = region->run_count == 0 ? 0 : (ptrdiff_t)(s->columns.stride * s->input_pixel_words);
-  uint32_t row = region->first_row + first / region->columns, column = first % region->columns;
-  for (uint32_t p = 0; p < pixels; ++row, column = 0) {
-    const uint32_t x = region->first_column + column, left = region->columns - column;
-    const uint32_t end = pixels - p < left ? pixels : p + left;
+  const size_t out_step = s->output_pixel_bytes; /* compilers would read it again after every pixel */
+  for (uint32_t p = 0;;) {
+    const uint32_t row = region->first_row + at->row, x = region->first_column + at->column;
+    const uint32_t left = region->columns - at->column, count = pixels - p < left ? pixels - p : left;
+    ptrdiff_t offset = place_of(s, region, row, x);
     size_t place = (size_t)row * s->columns.out + x;
-    for (ptrdiff_t offset = place_of(s, region, row, x); p < end; ++p, offset += step) {
+    uint8_t *out = output + place * out_step;
+    for (const uint32_t end = p + count; p < end; ++p, offset += step) {
       offsets[p] = offset;
-      places[p] = place++;
+      if (places) {
+        places[p] = place++;
+      } else {
+        outputs[p] = out;
+        out += out_step;
+      }
+    }
+    if (count < left) {
+      at->column += count;
+      return;
+    }
+    *at = (cursor){at->row + 1, 0};
+    if (p == pixels) {
+      return;
     }
   }
 }
@@ -168,12 +189,17 @@ static soon_needed needed_after(const lqc_node *node, size_t tiles) {
   return (soon_needed){node->next->weights, bytes, share < bytes ? share : bytes};
 }
 
-static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t first, uint32_t pixels,
+static void run_tile(const bconv_work *work, const lqc_region *region, cursor *at, uint32_t pixels,
                      const soon_needed *soon, const tile_scratch *scratch) {
   const lqc_bconv_state *s = work->state;
   ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
   size_t places[LQC_MAX_TILE_PIXELS];
-  place_tile(s, region, first, pixels, offsets, places);
+  void *outputs[LQC_MAX_TILE_PIXELS];
+  if (s->fused) {
+    place_tile(s, region, at, pixels, offsets, NULL, outputs, work->node->output);
+  } else {
+    place_tile(s, region, at, pixels, offsets, places, NULL, work->node->output);
+  }
   for (uint32_t g = 0; g < s->groups; ++g) {
     const uint8_t *initial = region->initial;
     const lqc_bconv_tile tile = {
@@ -182,6 +208,7 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
         .pixels = pixels,
         .runs = region->runs,
         .run_count = region->run_count,
+        .arranged = region->arranged,
         .weights = s->packed + g * s->packed_bytes,
         .filter_words = s->filter_words,
         .out_channels = s->group_outputs,
@@ -192,10 +219,6 @@ static void run_tile(const bconv_work *work, const lqc_region *region, uint32_t 
         .sums_stride = s->sums_stride,
     };
     if (s->fused) {
-      void *outputs[LQC_MAX_TILE_PIXELS];
-      for (uint32_t p = 0; p < pixels; ++p) {
-        outputs[p] = (uint8_t *)work->node->output + places[p] * s->output_pixel_bytes;
-      }
       s->fused(&tile, outputs, region->missing, &s->params);
       return;
     }
@@ -249,13 +272,17 @@ static void run_tiles(const void *context, uint32_t thread, size_t begin, size_t
     return;
   }
   soon_needed soon = needed_after(work->node, end_tile - tile);
+  uint32_t first = (uint32_t)(tile - region->first_tile) * region->tile_pixels;
+  cursor at = {first / region->columns, first % region->columns};
   for (; tile < end_tile; ++tile) {
-    if (region + 1 < s->regions + s->region_count && region[1].first_tile == tile) {
+    if (first >= region->pixels) {
       ++region;
+      first = 0;
+      at = (cursor){0, 0};
     }
-    uint32_t first = (uint32_t)(tile - region->first_tile) * region->tile_pixels;
-    uint32_t left = region->pixels - first;
-    run_tile(work, region, first, left < region->tile_pixels ? left : region->tile_pixels, &soon, &scratch);
+    const uint32_t left = region->pixels - first, pixels = left < region->tile_pixels ? left : region->tile_pixels;
+    run_tile(work, region, &at, pixels, &soon, &scratch);
+    first += pixels;
     if (soon.left > 0) {
       soon.bytes += soon.share;
       soon.left -= soon.share;

@@ -21,8 +21,9 @@ typedef struct lqc_region {
   uint32_t tile_cost;            /* time of a tile, 1 to LQC_TILE_COST, which is that of the largest */
   const lqc_run *runs;
   uint32_t run_count;
-  uint32_t missing; /* channels of one group's taps that add nothing, for padding with 0 */
-  void *initial;    /* sums of the padded taps, [groups][sums_stride]; NULL: 0 */
+  const void *arranged; /* the runs as kernel->arrange() left them */
+  uint32_t missing;     /* channels of one group's taps that add nothing, for padding with 0 */
+  void *initial;        /* sums of the padded taps, [groups][sums_stride]; NULL: 0 */
 } lqc_region;
 
 typedef struct lqc_bconv_state {

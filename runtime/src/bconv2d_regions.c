@@ -106,6 +106,13 @@ static lqc_status prepare_region(lqc_prepare *prepare, const lqc_op *op, const l
     lqc_region_runs(memory, &geometry, rows.taps, columns.taps);
   }
   region->runs = memory;
+  if (s->kernel->arrange) {
+    LQC_TRY(lqc_bump_take(prepare->bump, 1, s->kernel->arranged_bytes(region->run_count), &memory, prepare->error));
+    if (memory) {
+      s->kernel->arrange(memory, region->runs, region->run_count);
+    }
+    region->arranged = memory;
+  }
   if (op->pad_value != 0 && outside > 0) {
     LQC_TRY(lqc_bump_take(prepare->bump, s->groups * s->sums_stride, s->sum_bytes, &memory, prepare->error));
     if (memory) {

@@ -22,7 +22,7 @@ typedef struct bconv_case {
 
 /* All memory a kernel sees, each piece ending at a guard page. */
 typedef struct arenas {
-  guarded input, filters, offsets, runs, packed, initial, sums, expected;
+  guarded input, filters, offsets, runs, arranged, packed, initial, sums, expected;
 } arenas;
 
 static void print_case(const bconv_case *c, const char *kernel) {
@@ -102,6 +102,11 @@ static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
   }
   void *packed = guarded_last(&memory->packed, packed_bytes);
   kernel->pack(packed, filters, c->out_channels, filter_words);
+  void *arranged = NULL;
+  if (kernel->arrange) {
+    arranged = guarded_last(&memory->arranged, kernel->arranged_bytes(run_count));
+    kernel->arrange(arranged, runs, run_count);
+  }
   unsigned char *initial = guarded_last(&memory->initial, stride * size);
   for (size_t i = 0; i < stride; ++i) {
     uint32_t value = (uint32_t)(i * 2654435761u >> 17) % 32768;
@@ -123,6 +128,7 @@ static void run_kernel(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
         .pixels = pixels,
         .runs = runs,
         .run_count = run_count,
+        .arranged = arranged,
         .weights = packed,
         .filter_words = filter_words,
         .out_channels = c->out_channels,
@@ -318,6 +324,32 @@ static void test_every_tile(arenas *memory, uint64_t *seed) {
   test_case(&none, memory, seed);
 }
 
+/* The taps of every region of an image that a kernel of 3x3 or 5x5 can have, 64 and 192 channels: kernels may meet the
+ * odd words of two runs together, where their filters' words follow each other and where they do not. */
+static void test_regions(arenas *memory, uint64_t *seed) {
+  static const uint32_t pixels[] = {1, 2, 14, 15, 16};
+  for (uint32_t size = 3; size <= 5; size += 2) {
+    for (uint32_t rows = 0; rows < size * size; ++rows) {
+      for (uint32_t columns = 0; columns < size * size; ++columns) {
+        if (rows / size > rows % size || columns / size > columns % size) {
+          continue; /* first / size to first % size, both included */
+        }
+        bconv_case c = make_case(random_below(seed, 2) ? 64 : 192, 1 + random_below(seed, 72), size, size,
+                                 pixels[random_below(seed, 5)]);
+        c.stride = 1 + random_below(seed, 2);
+        c.merge_rows = random_below(seed, 4) > 0; /* not: as with a dilation */
+        for (uint32_t t = 0; t < size * size; ++t) {
+          if (t / size < rows / size || t / size > rows % size || t % size < columns / size ||
+              t % size > columns % size) {
+            c.taps &= ~((uint64_t)1 << t);
+          }
+        }
+        test_case(&c, memory, seed);
+      }
+    }
+  }
+}
+
 /* Every number of words in a run up to 80 with all bits different: byte lanes would overflow at 32 words. Then the
  * largest K. */
 static void test_saturating(arenas *memory, uint64_t *seed) {
@@ -422,6 +454,14 @@ static double bench_layer(const lqc_bconv_kernel *kernel, uint32_t size, uint32_
   bconv_case c = make_case(channels, channels, 3, 3, 1);
   lqc_run runs[MAX_RUNS];
   uint32_t run_count = make_runs(runs, &c, image_w);
+  void *arranged = NULL;
+  if (kernel->arrange) {
+    arranged = malloc(kernel->arranged_bytes(run_count));
+    if (!arranged) {
+      FAIL("out of memory");
+    }
+    kernel->arrange(arranged, runs, run_count);
+  }
   double best = 1e9;
   for (uint32_t round = 0; round < repeat; ++round) {
     double start = seconds();
@@ -437,6 +477,7 @@ static double bench_layer(const lqc_bconv_kernel *kernel, uint32_t size, uint32_
           .pixels = pixels,
           .runs = runs,
           .run_count = run_count,
+          .arranged = arranged,
           .weights = packed,
           .filter_words = filter_words,
           .out_channels = channels,
@@ -452,6 +493,7 @@ static double bench_layer(const lqc_bconv_kernel *kernel, uint32_t size, uint32_
   free(input);
   free(filters);
   free(packed);
+  free(arranged);
   free(sums);
   return (double)size * size * channels * channels * 9 / best * 1e-9;
 }
@@ -472,11 +514,13 @@ int main(int argc, char **argv) {
     bench();
     return 0;
   }
-  arenas memory = {guarded_new(1 << 20),  guarded_new(4 << 20), guarded_new(4096),    guarded_new(4096),
-                   guarded_new(16 << 20), guarded_new(1 << 16), guarded_new(1 << 18), guarded_new(1 << 18)};
+  arenas memory = {guarded_new(1 << 20), guarded_new(4 << 20), guarded_new(4096),
+                   guarded_new(4096),    guarded_new(1 << 16), guarded_new(16 << 20),
+                   guarded_new(1 << 16), guarded_new(1 << 18), guarded_new(1 << 18)};
   uint64_t seed = 2026;
   test_packed_bytes();
   test_every_tile(&memory, &seed);
+  test_regions(&memory, &seed);
   test_shapes(&memory, &seed);
   test_saturating(&memory, &seed);
   test_wide();

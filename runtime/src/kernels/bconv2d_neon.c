@@ -6,14 +6,10 @@
  * nothing to reduce at the end. Eight filters stay in registers for up to fifteen pixels: 23 vectors are loaded for 120
  * units of work. README.md derives the limits.
  *
- * A run of an odd number of words (64 channels: 3 words a kernel row) ends in one 64-bit step: a vector then holds a
- * word of two filters, and the first level of ADDP is left out. That is again 3.0 instructions for 128, and no lane
- * is wasted.
- *
- * Packed weights: blocks of eight filters, zero filters behind. bconv2d_neon_pairs, whose taps have an even number of
- * words, has in a block pair by pair of words the eight filters' pairs. Runs of bconv2d_neon start at any word: it has
- * for every word the eight filters' pairs that start there and then the word alone, which is three times the bytes, of
- * which an image's inside reads a half.
+ * Where a run has an odd number of words (64 channels: 3 words a kernel row), its last word is met together with the
+ * next run's first one (bconv2d_neon_layout.c), by two loads of 64 bits. A word that is left over is a step of 64 bits:
+ * a vector then holds a word of two filters, and the first level of ADDP is left out. That is again 3.0 instructions
+ * for 128, and no lane is wasted.
  *
  * A sum that starts at 2^15 - 1 - h, unsigned, has its sign bit set exactly where p > h: the threshold costs no
  * instruction in the sums, and the sign bits of a block are joined while they are in registers. */
@@ -24,42 +20,7 @@
 #include "bconv2d_neon_loops.h"
 #include "kernels_isa.h"
 
-enum { CHANNELS = 8, TILE = 15, ROOM = 16, CHUNK = 8 };
-
-/* ---- Packing ----------------------------------------------------------------------------------------------------- */
-
-/* Words of a block for each word of a filter. */
-enum { PAIRS_WORDS = CHANNELS, WORDS_WORDS = 3 * CHANNELS };
-
-static size_t pairs_bytes(uint32_t out_channels, uint32_t filter_words) {
-  return lqc_packed_bytes(out_channels, CHANNELS, (size_t)filter_words * (PAIRS_WORDS / CHANNELS) * sizeof(uint64_t));
-}
-
-static void pack_pairs(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
-  memset(packed, 0, pairs_bytes(out_channels, filter_words));
-  for (uint32_t c = 0; c < out_channels; ++c) {
-    uint64_t *block = (uint64_t *)packed + (size_t)(c / CHANNELS) * PAIRS_WORDS * filter_words;
-    for (uint32_t w = 0; w < filter_words; ++w) {
-      block[((size_t)(w / 2) * CHANNELS + c % CHANNELS) * 2 + w % 2] = *filters++;
-    }
-  }
-}
-
-static size_t words_bytes(uint32_t out_channels, uint32_t filter_words) {
-  return lqc_packed_bytes(out_channels, CHANNELS, (size_t)filter_words * (WORDS_WORDS / CHANNELS) * sizeof(uint64_t));
-}
-
-static void pack_words(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words) {
-  memset(packed, 0, words_bytes(out_channels, filter_words));
-  for (uint32_t c = 0; c < out_channels; ++c, filters += filter_words) {
-    uint64_t *to = (uint64_t *)packed + (size_t)(c / CHANNELS) * WORDS_WORDS * filter_words;
-    for (uint32_t w = 0; w < filter_words; ++w, to += WORDS_WORDS) {
-      to[2 * (c % CHANNELS)] = filters[w];
-      to[2 * (c % CHANNELS) + 1] = w + 1 < filter_words ? filters[w + 1] : 0; /* the last word starts no pair */
-      to[2 * CHANNELS + c % CHANNELS] = filters[w];
-    }
-  }
-}
+enum { CHANNELS = LQC_NEON_CHANNELS, TILE = 15, ROOM = 16, CHUNK = 8 };
 
 /* ---- Inner loops ------------------------------------------------------------------------------------------------- */
 
@@ -76,29 +37,34 @@ typedef lqc_neon_work work;
 typedef struct loops {
   void (*sums)(work *w);
   void (*signs)(work *w);
-  uint32_t block_words, pair_block_bytes;
+  uint32_t word_bytes; /* of a block of filters */
+  int crosses_as_pairs;
+  uint32_t pair_block_bytes;
 } loops;
 
-#define LQC_DEFINE_LOOPS(name, text, S, words_of_block)          \
-  LQC_DEFINE_LOOP(sums_of_##name, text(S, LQC_STORE_SUMS, 256))  \
-  LQC_DEFINE_LOOP(signs_of_##name, text(S, LQC_STORE_SIGNS, 16)) \
-  static const loops loops_of_##name = {sums_of_##name, signs_of_##name, words_of_block, LQC_PAIR_BLOCK_BYTES_##S};
+#define LQC_DEFINE_LOOPS(name, L, S, crosses_are_pairs)                                                                \
+  LQC_DEFINE_LOOP(sums_of_##name, LQC_LOOP(S, L, SUMS))                                                                \
+  LQC_DEFINE_LOOP(signs_of_##name, LQC_LOOP(S, L, SIGNS))                                                              \
+  static const loops loops_of_##name = {sums_of_##name, signs_of_##name, LQC_NEON_##L##_WORD_BYTES, crosses_are_pairs, \
+                                        LQC_PAIR_BLOCK_BYTES_##S};
 
-LQC_DEFINE_LOOPS(pairs, LQC_PAIRS, WHOLE, PAIRS_WORDS)
-LQC_DEFINE_LOOPS(words, LQC_WORDS, WHOLE, WORDS_WORDS)
-LQC_DEFINE_LOOPS(pairs_halves, LQC_PAIRS, HALVES, PAIRS_WORDS)
-LQC_DEFINE_LOOPS(words_halves, LQC_WORDS, HALVES, WORDS_WORDS)
+LQC_DEFINE_LOOPS(pairs, PAIRS, WHOLE, 0)
+LQC_DEFINE_LOOPS(words, WORDS, WHOLE, 0)
+LQC_DEFINE_LOOPS(pairs_halves, PAIRS, HALVES, 1)
+LQC_DEFINE_LOOPS(words_halves, WORDS, HALVES, 1)
 
 /* ---- Tiles ------------------------------------------------------------------------------------------------------- */
 
 LQC_INLINE void start_work(work *w, const lqc_bconv_tile *tile, const loops *l) {
+  const lqc_neon_steps *steps = tile->arranged;
   const uint32_t last = tile->pixels - 1;
   w->input = tile->input;
   w->weights = tile->weights;
-  w->block_bytes = (size_t)tile->filter_words * l->block_words * sizeof(uint64_t);
-  w->runs = tile->runs;
-  w->run_count = tile->run_count;
+  w->block_bytes = (size_t)tile->filter_words * l->word_bytes;
+  w->entries = (const uint8_t *)steps->entries - sizeof(lqc_neon_step) / 2;
+  w->pairs = steps->pairs + (l->crosses_as_pairs ? steps->crosses : 0);
   w->skip_pairs = last == TILE - 1 ? -1 : (int64_t)(TILE - 2 - last) * l->pair_block_bytes;
+  w->skip_crosses = (int64_t)(TILE - 2 - last) * LQC_PAIR_BLOCK_BYTES_CROSS;
   w->skip_words = (int64_t)(TILE - 2 - last) * LQC_WORD_BLOCK_BYTES;
   w->place = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
   w->offsets = tile->pixel_offsets;
@@ -152,23 +118,43 @@ LQC_INLINE void accumulate_with(const lqc_bconv_tile *tile, const loops *l) {
 
 /* 2p + missing >= limit where p > h = floor((limit - missing - 1) / 2), which UHSUB computes in 17 bits. p >= 0 makes
    every h below -1 as good as -1. */
-LQC_INLINE uint16x8_t start_of(uint16x8_t initial, const uint16_t *limits, uint16x8_t missing_and_1) {
-  int16x8_t h = vreinterpretq_s16_u16(vhsubq_u16(vld1q_u16(limits), missing_and_1));
-  h = vmaxq_s16(h, vdupq_n_s16(-1));
-  return vaddq_u16(initial, vsubq_u16(vdupq_n_u16(INT16_MAX), vreinterpretq_u16_s16(h)));
-}
+#define LQC_ALL_OF(v) \
+  __asm__("" : "+w"(v[0]), "+w"(v[1]), "+w"(v[2]), "+w"(v[3]), "+w"(v[4]), "+w"(v[5]), "+w"(v[6]), "+w"(v[7]))
 
-/* Of all blocks of a chunk, whether there are as many filters or not: limits and initial sums have room for them. */
+/* Of all blocks of a chunk, whether there are as many filters or not: limits and initial sums have room for them. Side
+   by side, since compilers would do one after the other and in-order cores wait for every result. */
 LQC_INLINE void start_thresholds(work *w, const lqc_bconv_tile *tile, const lqc_epilogue_params *params,
                                  uint32_t channel, uint16x8_t missing_and_1) {
-  uint16x8_t initial[CHUNK];
+  uint16x8_t h[CHUNK];
   LQC_UNROLL
   for (uint32_t b = 0; b < CHUNK; ++b) {
-    initial[b] = initial_of(tile, channel + b * CHANNELS);
+    h[b] = vld1q_u16(params->limits + channel + b * CHANNELS);
+  }
+  LQC_ALL_OF(h);
+  LQC_UNROLL
+  for (uint32_t b = 0; b < CHUNK; ++b) {
+    h[b] = vhsubq_u16(h[b], missing_and_1);
+  }
+  LQC_ALL_OF(h);
+  LQC_UNROLL
+  for (uint32_t b = 0; b < CHUNK; ++b) {
+    h[b] = vreinterpretq_u16_s16(vmaxq_s16(vreinterpretq_s16_u16(h[b]), vdupq_n_s16(-1)));
+  }
+  LQC_ALL_OF(h);
+  LQC_UNROLL
+  for (uint32_t b = 0; b < CHUNK; ++b) {
+    h[b] = vsubq_u16(vdupq_n_u16(INT16_MAX), h[b]);
+  }
+  LQC_ALL_OF(h);
+  if (tile->initial) {
+    LQC_UNROLL
+    for (uint32_t b = 0; b < CHUNK; ++b) {
+      h[b] = vaddq_u16(h[b], initial_of(tile, channel + b * CHANNELS));
+    }
   }
   LQC_UNROLL
   for (uint32_t b = 0; b < CHUNK; ++b) {
-    w->start[b] = start_of(initial[b], params->limits + channel + b * CHANNELS, missing_and_1);
+    w->start[b] = h[b];
   }
 }
 
@@ -195,6 +181,32 @@ LQC_INLINE void transpose_bytes(uint64x2_t out[ROOM / 2], const uint8x16_t bytes
   }
 }
 
+LQC_INLINE void store_words(const uint64x2_t words[ROOM / 2], void *const *outputs, uint32_t word, uint32_t pixels) {
+  if (pixels == TILE) {
+    LQC_UNROLL
+    for (uint32_t p = 0; p < TILE; p += 5) {
+      uint64_t *to[] = {outputs[p], outputs[p + 1], outputs[p + 2], outputs[p + 3], outputs[p + 4]};
+      __asm__("" : "+r"(to[0]), "+r"(to[1]), "+r"(to[2]), "+r"(to[3]), "+r"(to[4])); /* loaded before any is used */
+      LQC_UNROLL
+      for (uint32_t i = 0; i < 5; ++i) {
+        const uint64x2_t two = words[(p + i) / 2];
+        to[i][word] = (p + i) % 2 ? vgetq_lane_u64(two, 1) : vgetq_lane_u64(two, 0);
+      }
+    }
+    return;
+  }
+  LQC_UNROLL
+  for (uint32_t p = 0; p < TILE; p += 2) {
+    if (p >= pixels) {
+      break;
+    }
+    vst1q_lane_u64((uint64_t *)outputs[p] + word, words[p / 2], 0);
+    if (p + 1 < pixels) {
+      vst1q_lane_u64((uint64_t *)outputs[p + 1] + word, words[p / 2], 1);
+    }
+  }
+}
+
 LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs, uint32_t missing,
                                const lqc_epilogue_params *params, const loops *l) {
   const uint16x8_t missing_and_1 = vdupq_n_u16((uint16_t)(missing + 1));
@@ -214,16 +226,11 @@ LQC_INLINE void threshold_with(const lqc_bconv_tile *tile, void *const *outputs,
     uint64x2_t words[ROOM / 2];
     transpose_bytes(words, bytes);
     LQC_UNROLL
-    for (uint32_t p = 0; p < TILE; p += 2) {
-      const uint64x2_t two = veorq_u64(words[p / 2], invert);
-      if (p >= tile->pixels) {
-        break;
-      }
-      vst1q_lane_u64((uint64_t *)outputs[p] + word, two, 0);
-      if (p + 1 < tile->pixels) {
-        vst1q_lane_u64((uint64_t *)outputs[p + 1] + word, two, 1);
-      }
+    for (uint32_t p = 0; p < ROOM / 2; ++p) {
+      words[p] = veorq_u64(words[p], invert);
     }
+    LQC_ALL_OF(words);
+    store_words(words, outputs, word, tile->pixels);
   }
 }
 
@@ -376,8 +383,10 @@ LQC_INLINE void affine_with(const lqc_bconv_tile *tile, void *const *outputs, ui
       .wide = 0,                                                                                    \
       .max_pixels = TILE,                                                                           \
       .tap_words = multiple,                                                                        \
-      .packed_bytes = layout##_bytes,                                                               \
-      .pack = pack_##layout,                                                                        \
+      .packed_bytes = lqc_neon_##layout##_bytes,                                                    \
+      .pack = lqc_neon_pack_##layout,                                                               \
+      .arranged_bytes = lqc_neon_arranged_bytes,                                                    \
+      .arrange = lqc_neon_arrange_##layout,                                                         \
       .accumulate = accumulate_##which,                                                             \
       .threshold = threshold_##which,                                                               \
       .clip = clip_##which,                                                                         \

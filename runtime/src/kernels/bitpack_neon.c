@@ -4,7 +4,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#include "kernels_isa.h"
+#include "bitpack_neon.h"
 #include "pack_bits_neon.h"
 
 /* All ones in bytes where !(x >= threshold), of 16 channels. */
@@ -42,7 +42,7 @@ LQC_INLINE uint64x2_t two_words(const uint8x16_t placed[8]) {
   return vreinterpretq_u64_u8(vpaddq_u8(vpaddq_u8(joined[0], joined[1]), vpaddq_u8(joined[2], joined[3])));
 }
 
-enum { SIGN_WORDS = 64, PREFETCH_BYTES = 1024 }; /* words between looks for tiny numbers */
+enum { SIGN_WORDS = 64, SIGN_MULTIPLE = 4, PREFETCH_BYTES = 1024 }; /* words between looks for tiny numbers */
 
 /* 16 floats: the next but one are on their way, since the result of LD4 is late. Compilers would copy registers here.
  */
@@ -52,10 +52,12 @@ enum { SIGN_WORDS = 64, PREFETCH_BYTES = 1024 }; /* words between looks for tiny
   "cmhi %[m" #i "].16b, v" #last ".16b, %[smallest].16b\n\t" \
   "smin %[lowest].16b, %[lowest].16b, v" #last ".16b\n\t" next "and %[m" #i "].16b, %[m" #i "].16b, %[place].16b\n\t"
 
-/* Signs of count <= SIGN_WORDS, even, words of floats from their highest bytes, which LD4 picks: sign and seven bits of
+typedef int (*signs_f32_function)(uint64_t *out, const float *in, size_t count);
+
+/* Signs of an even number of words of floats from their highest bytes, which LD4 picks: sign and seven bits of
    the exponent. x < 0 where that byte is above 0x80, unsigned; at 0x80 x is -0.0, whose packed bit is 0, or above
    -2^-125, where it is 1. Returns whether there was such a byte: then the words may be wrong. */
-LQC_INLINE int signs_f32(uint64_t *out, const float *in, size_t count) {
+static int signs_f32(uint64_t *out, const float *in, size_t count) {
   const uint8x16_t smallest = vdupq_n_u8(0x80), place = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u));
   int8x16_t lowest = vdupq_n_s8(0);
   for (const uint64_t *const end = out + count; out < end; out += 2) {
@@ -77,10 +79,10 @@ LQC_INLINE int signs_f32(uint64_t *out, const float *in, size_t count) {
   return vminvq_s8(lowest) == INT8_MIN;
 }
 
-static void bitpack_signs_f32(uint64_t *out, const float *in, size_t words) {
+static void bitpack_signs_f32(uint64_t *out, const float *in, size_t words, signs_f32_function signs) {
   while (words > 0) {
-    const size_t count = words < SIGN_WORDS ? words : SIGN_WORDS, even = count - count % 2;
-    for (size_t w = signs_f32(out, in, even) ? 0 : even; w < count; ++w) {
+    const size_t count = words < SIGN_WORDS ? words : SIGN_WORDS, whole = count - count % SIGN_MULTIPLE;
+    for (size_t w = signs(out, in, whole) ? 0 : whole; w < count; ++w) {
       out[w] = word_f32(in + w * LQC_WORD_BITS, NULL);
     }
     out += count;
@@ -89,10 +91,10 @@ static void bitpack_signs_f32(uint64_t *out, const float *in, size_t words) {
   }
 }
 
-void lqc_bitpack_f32_neon(uint64_t *out, const float *in, size_t pixels, uint32_t channels, const float *thresholds,
-                          const uint64_t *invert) {
+static void bitpack_f32(uint64_t *out, const float *in, size_t pixels, uint32_t channels, const float *thresholds,
+                        const uint64_t *invert, signs_f32_function signs) {
   if (channels % LQC_WORD_BITS == 0 && !thresholds && !invert) {
-    bitpack_signs_f32(out, in, pixels * (channels / LQC_WORD_BITS));
+    bitpack_signs_f32(out, in, pixels * (channels / LQC_WORD_BITS), signs);
     return;
   }
   for (size_t pixel = 0; pixel < pixels; ++pixel, in += channels) {
@@ -112,6 +114,16 @@ void lqc_bitpack_f32_neon(uint64_t *out, const float *in, size_t pixels, uint32_
       *out++ = invert ? word ^ invert[c / LQC_WORD_BITS] : word;
     }
   }
+}
+
+void lqc_bitpack_f32_neon(uint64_t *out, const float *in, size_t pixels, uint32_t channels, const float *thresholds,
+                          const uint64_t *invert) {
+  bitpack_f32(out, in, pixels, channels, thresholds, invert, signs_f32);
+}
+
+void lqc_bitpack_f32_neon_in_order(uint64_t *out, const float *in, size_t pixels, uint32_t channels,
+                                   const float *thresholds, const uint64_t *invert) {
+  bitpack_f32(out, in, pixels, channels, thresholds, invert, lqc_signs_f32_neon_in_order);
 }
 
 LQC_INLINE uint64_t word_i8(const int8_t *q, const int8_t *thresholds) {

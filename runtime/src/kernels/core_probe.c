@@ -8,6 +8,7 @@
 #  include <stdatomic.h>
 #  include <string.h>
 
+#  include "bconv2d_neon_layout.h"
 #  include "clock.h"
 #  include "kernels_isa.h"
 
@@ -17,17 +18,25 @@ enum { ROWS = 3, ROW_WORDS = 6, WORDS = ROWS * ROW_WORDS, FILTERS = 16, CALLS = 
 typedef struct probe {
   const lqc_bconv_kernel *kernel;
   _Alignas(LQC_ALIGNMENT) uint64_t weights[FILTERS * WORDS + LQC_ALIGNMENT / sizeof(uint64_t)];
+  _Alignas(LQC_ALIGNMENT) uint8_t steps[sizeof(lqc_neon_steps) + (2 * ROWS + 1) * sizeof(lqc_neon_step)];
   uint64_t nanoseconds; /* of the fastest round */
 } probe;
 
+static const lqc_run runs[ROWS] = {{0, 0, ROW_WORDS}, {0, ROW_WORDS, ROW_WORDS}, {0, 2 * ROW_WORDS, ROW_WORDS}};
+
+static void prepare_probe(probe *tried, const uint64_t *filters) {
+  tried->kernel->pack(tried->weights, filters, FILTERS, WORDS);
+  tried->kernel->arrange(tried->steps, runs, ROWS);
+}
+
 static void run_probe(probe *tried, const uint64_t *input, uint16_t *sums) {
-  const lqc_run runs[ROWS] = {{0, 0, ROW_WORDS}, {0, ROW_WORDS, ROW_WORDS}, {0, 2 * ROW_WORDS, ROW_WORDS}};
   const ptrdiff_t offsets[LQC_MAX_TILE_PIXELS] = {0};
   const lqc_bconv_tile tile = {.input = input,
                                .pixel_offsets = offsets,
                                .pixels = tried->kernel->max_pixels,
                                .runs = runs,
                                .run_count = ROWS,
+                               .arranged = tried->steps,
                                .weights = tried->weights,
                                .filter_words = WORDS,
                                .out_channels = FILTERS,
@@ -46,8 +55,8 @@ static int measure(void) {
   probe usual = {.kernel = &lqc_bconv2d_neon_pairs, .nanoseconds = UINT64_MAX};
   probe halves = {.kernel = &lqc_bconv2d_neon_in_order_pairs, .nanoseconds = UINT64_MAX};
   uint16_t sums[LQC_MAX_TILE_PIXELS * LQC_SUMS_MULTIPLE];
-  usual.kernel->pack(usual.weights, zeros, FILTERS, WORDS);
-  halves.kernel->pack(halves.weights, zeros, FILTERS, WORDS);
+  prepare_probe(&usual, zeros);
+  prepare_probe(&halves, zeros);
   for (int round = 0; round < ROUNDS; ++round) {
     run_probe(&usual, zeros, sums);
     run_probe(&halves, zeros, sums);

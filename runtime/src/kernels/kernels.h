@@ -34,6 +34,7 @@ typedef struct lqc_bconv_tile {
   uint32_t pixels;                /* 1 .. kernel->max_pixels */
   const lqc_run *runs;            /* [run_count], may be 0 */
   uint32_t run_count;
+  const void *arranged;  /* as kernel->arrange() left them; not read where it is NULL */
   const void *weights;   /* as kernel->pack() left them */
   uint32_t filter_words; /* kernel_h * kernel_w * words */
   uint32_t out_channels;
@@ -72,6 +73,10 @@ typedef struct lqc_bconv_kernel {
   size_t (*packed_bytes)(uint32_t out_channels, uint32_t filter_words);
   /* filters: [out_channels][filter_words] as in the file; packed: LQC_ALIGNMENT-aligned. */
   void (*pack)(void *packed, const uint64_t *filters, uint32_t out_channels, uint32_t filter_words);
+  /* What the kernel takes instead of a region's runs; NULL: it takes the runs. arranged: arranged_bytes(run_count),
+     LQC_ALIGNMENT-aligned. */
+  size_t (*arranged_bytes)(uint32_t run_count);
+  void (*arrange)(void *arranged, const lqc_run *runs, uint32_t run_count);
   /* sums[p][c] = initial[c] + popcount(input xor filter c) over all runs, for every c < out_channels. Values at
      c >= out_channels, within sums_stride, may be anything. Reads no input word outside the runs. */
   void (*accumulate)(const lqc_bconv_tile *tile);

@@ -69,6 +69,8 @@ LQC_DECLARE_KERNELS(avx512)
 extern const lqc_bconv_kernel lqc_bconv2d_wide_scalar;
 extern const lqc_bconv_kernel lqc_bconv2d_neon_pairs, lqc_bconv2d_neon_in_order, lqc_bconv2d_neon_in_order_pairs;
 extern const lqc_int8_kernel lqc_int8_conv_neon_dot;
+void lqc_bitpack_f32_neon_in_order(uint64_t *out, const float *in, size_t pixels, uint32_t channels,
+                                   const float *thresholds, const uint64_t *invert);
 LQC_DECLARE_FIXED_POINT(neon)
 void lqc_int8_depthwise_neon(const lqc_depthwise_pixel *pixel);
 void lqc_quantize_i8_neon(int8_t *out, const float *in, const float *scales, size_t n);

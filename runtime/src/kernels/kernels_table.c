@@ -90,6 +90,7 @@ void lqc_kernels_neon_in_order(lqc_kernels *kernels) {
   kernels->isa = LQC_ISA_NEON_IN_ORDER;
   kernels->bconv = &lqc_bconv2d_neon_in_order;
   kernels->bconv_pairs = &lqc_bconv2d_neon_in_order_pairs;
+  kernels->bitpack_f32 = lqc_bitpack_f32_neon_in_order;
 }
 #elif defined(__arm__)
 void lqc_kernels_neon(lqc_kernels *kernels) {
