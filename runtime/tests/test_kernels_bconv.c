@@ -1,11 +1,5 @@
-/* Binary convolution kernels: scalar against a loop over bits, every other kernel against scalar.
- *
- *   test_kernels_bconv           tests
- *   test_kernels_bconv --bench   binary multiply-accumulates a second, per kernel and shape
- */
+/* Binary convolution kernels: scalar against a loop over bits, every other kernel against scalar. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
-#include <time.h>
-
 #include "kernels_testing.h"
 
 enum { MAX_RUNS = 64 };
@@ -425,95 +419,7 @@ static void test_packed_bytes(void) {
   }
 }
 
-/* ---- Benchmark ----------------------------------------------------------------------------------------------- */
-
-static double seconds(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-/* A valid 3x3 convolution of a (size + 2)^2 image, row by row. */
-static double bench_layer(const lqc_bconv_kernel *kernel, uint32_t size, uint32_t channels, uint32_t repeat) {
-  uint32_t words = channels / 64, image_w = size + 2, filter_words = 9 * words;
-  uint64_t seed = 1;
-  uint64_t *input = malloc((size_t)image_w * image_w * words * 8),
-           *filters = malloc((size_t)channels * filter_words * 8);
-  void *packed = aligned_alloc(LQC_ALIGNMENT, kernel->packed_bytes(channels, filter_words));
-  void *sums = aligned_alloc(LQC_ALIGNMENT, (size_t)LQC_MAX_TILE_PIXELS * channels * 4);
-  if (!input || !filters || !packed || !sums) {
-    FAIL("out of memory");
-  }
-  for (size_t i = 0; i < (size_t)image_w * image_w * words; ++i) {
-    input[i] = random_u64(&seed);
-  }
-  for (size_t i = 0; i < (size_t)channels * filter_words; ++i) {
-    filters[i] = random_u64(&seed);
-  }
-  kernel->pack(packed, filters, channels, filter_words);
-  bconv_case c = make_case(channels, channels, 3, 3, 1);
-  lqc_run runs[MAX_RUNS];
-  uint32_t run_count = make_runs(runs, &c, image_w);
-  void *arranged = NULL;
-  if (kernel->arrange) {
-    arranged = malloc(kernel->arranged_bytes(run_count));
-    if (!arranged) {
-      FAIL("out of memory");
-    }
-    kernel->arrange(arranged, runs, run_count);
-  }
-  double best = 1e9;
-  for (uint32_t round = 0; round < repeat; ++round) {
-    double start = seconds();
-    for (uint32_t first = 0; first < size * size; first += kernel->max_pixels) {
-      uint32_t pixels = size * size - first < kernel->max_pixels ? size * size - first : kernel->max_pixels;
-      ptrdiff_t offsets[LQC_MAX_TILE_PIXELS];
-      for (uint32_t p = 0; p < pixels; ++p) {
-        offsets[p] = (ptrdiff_t)(((first + p) / size * image_w + (first + p) % size) * words);
-      }
-      lqc_bconv_tile tile = {
-          .input = input,
-          .pixel_offsets = offsets,
-          .pixels = pixels,
-          .runs = runs,
-          .run_count = run_count,
-          .arranged = arranged,
-          .weights = packed,
-          .filter_words = filter_words,
-          .out_channels = channels,
-          .initial = NULL,
-          .sums = sums,
-          .sums_stride = padded_channels(channels),
-      };
-      kernel->accumulate(&tile);
-    }
-    double taken = seconds() - start;
-    best = taken < best ? taken : best;
-  }
-  free(input);
-  free(filters);
-  free(packed);
-  free(arranged);
-  free(sums);
-  return (double)size * size * channels * channels * 9 / best * 1e-9;
-}
-
-static void bench(void) {
-  static const uint32_t shapes[][2] = {{56, 64}, {28, 128}, {14, 256}, {7, 512}};
-  const lqc_bconv_kernel *kernel;
-  for (size_t n = 0; (kernel = lqc_bconv_kernel_at(n)) != NULL; ++n) {
-    for (size_t s = 0; s < 4; ++s) {
-      printf("%-22s %2ux%-2u x%-3u 3x3  %8.1f GMAC/s\n", kernel->name, shapes[s][0], shapes[s][0], shapes[s][1],
-             bench_layer(kernel, shapes[s][0], shapes[s][1], 20));
-    }
-  }
-}
-
-int main(int argc, char **argv) {
-  if (argc == 2 && strcmp(argv[1], "--bench") == 0) {
-    bench();
-    return 0;
-  }
+int main(void) {
   arenas memory = {guarded_new(1 << 20), guarded_new(4 << 20), guarded_new(4096),
                    guarded_new(4096),    guarded_new(1 << 16), guarded_new(16 << 20),
                    guarded_new(1 << 16), guarded_new(1 << 18), guarded_new(1 << 18)};
