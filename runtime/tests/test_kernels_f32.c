@@ -20,8 +20,9 @@ static float random_float(uint64_t *seed) {
 static float *last_random(guarded *memory, size_t count, uint64_t *seed) {
   *memory = guarded_new(count * sizeof(float));
   float *values = guarded_last(memory, count * sizeof(float));
+  const int tiny = random_below(seed, 3) == 0;
   for (size_t i = 0; i < count; ++i) {
-    values[i] = random_float(seed);
+    values[i] = random_float(seed) * (tiny ? perhaps_tiny_scale(seed) : 1.0f);
   }
   return values;
 }
@@ -169,7 +170,7 @@ static float quantized_input(float scale, uint64_t *seed) {
   }
   switch (random_below(seed, 4)) {
   case 0:
-    return random_below(seed, 20) ? random_float(seed) : NAN;
+    return random_below(seed, 20) ? random_float(seed) * perhaps_tiny_scale(seed) : NAN;
   case 1:
     return nextafterf(random_below(seed, 2) ? 0.5f : -0.5f, (float)((int)random_below(seed, 3) - 1)) / scale;
   default:
@@ -194,8 +195,10 @@ static void check_quantize(const lqc_kernels *kernels, uint64_t *seed) {
   memory[3] = guarded_new(count * sizeof(int16_t));
   int8_t *bytes = guarded_last(&memory[2], count);
   int16_t *halves = guarded_last(&memory[3], count * sizeof(int16_t));
+  const uint32_t wide = 1 + random_below(seed, 2), most = random_below(seed, 2) ? 130 : 256; /* exponents of scales */
   for (size_t i = 0; i < count; ++i) {
-    int exponent = random_below(seed, 2) ? (int)random_below(seed, 20) - 8 : (int)random_below(seed, 256) - 128;
+    int exponent =
+        random_below(seed, wide) == 0 ? (int)random_below(seed, 20) - 8 : (int)random_below(seed, most) - (int)most / 2;
     scales[i] = ldexpf(1.0f, exponent);
     in[i] = quantized_input(scales[i], seed);
   }

@@ -2,10 +2,10 @@
 #ifndef LQC_FIXED_POINT_NEON_STORES_H
 #define LQC_FIXED_POINT_NEON_STORES_H
 
-#include <arm_neon.h>
 #include <string.h>
 
 #include "kernels_isa.h"
+#include "neon_intrinsics.h"
 #include "pack_bits_neon.h"
 
 enum { LANES = 4, VECTORS = 4, BLOCK = LANES * VECTORS, HALF_BLOCK = BLOCK / 2, MAX_PIXELS = 3 };
