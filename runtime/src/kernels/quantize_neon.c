@@ -34,9 +34,9 @@ LQC_INLINE int16x8_t quantized(const float *in, const float *scales, limit_vecto
   LQC_UNROLL
   for (uint32_t i = 0; i < BLOCK / 4; ++i) {
     float32x4_t v = vmulq_f32(vld1q_f32(in + 4 * i), vld1q_f32(scales + 4 * i));
-    v = vmaxq_f32(vbslq_f32(vcltq_f32(v, limit), v, limit), vnegq_f32(limit));
+    v = vmaxq_f32(vbslq_f32(lqc_greater_neon(limit, v), v, limit), vnegq_f32(limit));
     const int32x4_t twice = vcvtq_n_s32_f32(v, 1); /* towards 0 */
-    const int32x4_t above = vreinterpretq_s32_u32(vcgtq_f32(vcvtq_n_f32_s32(twice, 1), v));
+    const int32x4_t above = vreinterpretq_s32_u32(lqc_greater_neon(vcvtq_n_f32_s32(twice, 1), v));
     q[i] = vrshrq_n_s32(vaddq_s32(twice, above), 1);
   }
   return vcombine_s16(vmovn_s32(q[0]), vmovn_s32(q[1]));
