@@ -9,11 +9,16 @@
 enum { STEPS = 8 };
 
 LQC_INLINE void copy_run(int16_t *to, const int8_t *from, size_t bytes) {
-  for (; bytes >= 8; bytes -= 8, from += 8, to += 8) {
-    vst1q_s16(to, vmovl_s8(vld1_s8(from)));
+  size_t i = 0;
+  for (; i + STEPS <= bytes; i += STEPS) {
+    vst1q_s16(to + i, vmovl_s8(vld1_s8(from + i)));
   }
-  for (; bytes > 0; --bytes) {
-    *to++ = *from++;
+  if (i < bytes && bytes >= STEPS) { /* some twice */
+    vst1q_s16(to + bytes - STEPS, vmovl_s8(vld1_s8(from + bytes - STEPS)));
+    return;
+  }
+  for (; i < bytes; ++i) {
+    to[i] = from[i];
   }
 }
 
