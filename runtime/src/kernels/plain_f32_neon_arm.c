@@ -4,7 +4,7 @@
 
 #include "tiny_neon.h"
 
-enum { VECTOR = 4, PART = 256, MAX_BLOCK = 4 * VECTOR };
+enum { VECTOR = 4, PART = 256, BLOCK = 4 * VECTOR, AVERAGE_LOG2 = 10 };
 
 /* ---- Affine ------------------------------------------------------------------------------------------------------ */
 
@@ -134,43 +134,72 @@ LQC_DEFINE_COMBINE(lqc_prelu_f32, are_factors, leaky)
 
 /* ---- Pools ------------------------------------------------------------------------------------------------------- */
 
-/* MAX_BLOCK elements from `first` on. Returns whether they had no tiny numbers; then they are written. */
-LQC_INLINE bool max_block(float *out, const lqc_pool_taps *taps, size_t first) {
-  float32x4_t most[MAX_BLOCK / VECTOR];
+/* BLOCK elements from `first` on: their largest taps, or the sums of their taps. Returns whether they had no tiny
+ * numbers; then they are written. */
+LQC_INLINE bool pool_block(float *out, const lqc_pool_taps *taps, size_t first, const bool adds) {
+  float32x4_t result[BLOCK / VECTOR];
   uint32x4_t least = vdupq_n_u32(UINT32_MAX);
   LQC_UNROLL
-  for (uint32_t v = 0; v < MAX_BLOCK / VECTOR; ++v) {
-    most[v] = vld1q_f32((const float *)(const void *)taps->input + first + v * VECTOR);
+  for (uint32_t v = 0; v < BLOCK / VECTOR; ++v) {
+    result[v] = adds ? vdupq_n_f32(0.0f) : vld1q_f32((const float *)(const void *)taps->input + first + v * VECTOR);
   }
   for (uint32_t i = 0; i < taps->rows; ++i) {
     for (uint32_t j = 0; j < taps->columns; ++j) {
       const int8_t *tap = taps->input + i * taps->row_stride + j * taps->column_stride;
       const float *x = (const float *)(const void *)tap + first;
       LQC_UNROLL
-      for (uint32_t v = 0; v < MAX_BLOCK / VECTOR; ++v) {
+      for (uint32_t v = 0; v < BLOCK / VECTOR; ++v) {
         const float32x4_t value = vld1q_f32(x + v * VECTOR);
         least = lqc_least_neon(least, value);
-        most[v] = largest(value, most[v]);
+        result[v] = adds ? vaddq_f32(result[v], value) : largest(value, result[v]);
       }
     }
   }
-  if (lqc_least_exponent_neon(least) == 0) {
+  if (lqc_least_exponent_neon(least) < (adds ? LQC_SAFE_TERM + AVERAGE_LOG2 : 1)) {
     return false;
   }
   LQC_UNROLL
-  for (uint32_t v = 0; v < MAX_BLOCK / VECTOR; ++v) {
-    vst1q_f32(out + first + v * VECTOR, most[v]);
+  for (uint32_t v = 0; v < BLOCK / VECTOR; ++v) {
+    vst1q_f32(out + first + v * VECTOR, result[v]);
   }
   return true;
 }
 
+/* The same pool of the elements from `first` on. */
+static lqc_pool_taps taps_from(const lqc_pool_taps *taps, size_t first) {
+  lqc_pool_taps rest = *taps;
+  rest.input += first * sizeof(float);
+  return rest;
+}
+
 void lqc_max_f32_neon(float *out, const lqc_pool_taps *taps, size_t n) {
-  for (size_t first = 0; first < n; first += MAX_BLOCK) {
-    const size_t count = n - first < MAX_BLOCK ? n - first : MAX_BLOCK;
-    if (count < MAX_BLOCK || !max_block(out, taps, first)) {
-      lqc_pool_taps rest = *taps;
-      rest.input += first * sizeof(float);
+  for (size_t first = 0; first < n; first += BLOCK) {
+    const size_t count = n - first < BLOCK ? n - first : BLOCK;
+    if (count < BLOCK || !pool_block(out, taps, first, false)) {
+      const lqc_pool_taps rest = taps_from(taps, first);
       lqc_max_f32_scalar(out + first, &rest, count);
+    }
+  }
+}
+
+/* There is no division of vectors. By a power of two, which is a product, it is exact down to 2^-126; what is left here
+ * to the other unit is once for all taps. */
+void lqc_average_f32_neon(float *out, const lqc_pool_taps *taps, size_t n) {
+  const size_t tap_count = (size_t)taps->rows * taps->columns;
+  const bool is_power = (tap_count & (tap_count - 1)) == 0;
+  for (size_t first = 0; first < n; first += BLOCK) {
+    const size_t count = n - first < BLOCK ? n - first : BLOCK;
+    if (count < BLOCK || tap_count >> AVERAGE_LOG2 > 0 || !pool_block(out, taps, first, true)) {
+      const lqc_pool_taps rest = taps_from(taps, first);
+      lqc_average_f32_scalar(out + first, &rest, count);
+    } else if (is_power) {
+      for (size_t e = first; e < first + BLOCK; e += VECTOR) {
+        vst1q_f32(out + e, vmulq_n_f32(vld1q_f32(out + e), 1.0f / (float)tap_count));
+      }
+    } else {
+      for (size_t e = first; e < first + BLOCK; ++e) {
+        out[e] /= (float)tap_count;
+      }
     }
   }
 }

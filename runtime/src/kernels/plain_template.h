@@ -103,11 +103,11 @@ void LQC_ISA(lqc_max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n) {
   }
 }
 
+#  if !LQC_OWN_FLOATS
 static const float *float_tap(const lqc_pool_taps *taps, uint32_t i, uint32_t j) {
   return (const float *)(const void *)(taps->input + i * taps->row_stride + j * taps->column_stride);
 }
 
-#  if !LQC_OWN_FLOATS
 static void max_tap_f32(float *restrict out, const float *restrict in, size_t n) {
   for (size_t e = 0; e < n; ++e) {
     out[e] = in[e] > out[e] ? in[e] : out[e];
@@ -122,7 +122,6 @@ void LQC_ISA(lqc_max_f32)(float *out, const lqc_pool_taps *taps, size_t n) {
     }
   }
 }
-#  endif
 
 static void add_tap_f32(float *restrict sums, const float *restrict in, size_t n) {
   for (size_t e = 0; e < n; ++e) {
@@ -142,6 +141,7 @@ void LQC_ISA(lqc_average_f32)(float *out, const lqc_pool_taps *taps, size_t n) {
     out[e] /= count;
   }
 }
+#  endif
 
 static void sum_tap(int32_t *restrict sums, const int8_t *restrict in, size_t n) {
   for (size_t e = 0; e < n; ++e) {
