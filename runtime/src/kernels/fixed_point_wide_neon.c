@@ -227,7 +227,9 @@ LQC_INLINE void store_float(const block *b, const lqc_lane_store *store, const i
   uint64x2_t inexact = vdupq_n_u64(0);
   LQC_UNROLL
   for (uint32_t v = 0; v < VECTORS; v += 2) {
-    vst1q_f32(to + 2 * v, vmulq_f32(converted(y[v], y[v + 1], &inexact), vld1q_f32(scale + 2 * v)));
+    int64x2_t low = y[v], high = y[v + 1];
+    __asm__ volatile("" : "+w"(low), "+w"(high)); /* else converted before the loop over stores, whatever they are */
+    vst1q_f32(to + 2 * v, vmulq_f32(converted(low, high, &inexact), vld1q_f32(scale + 2 * v)));
   }
   if (b->count < BLOCK) {
     memcpy(out + b->channel, last, b->count * sizeof(float));

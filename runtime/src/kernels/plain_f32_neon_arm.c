@@ -4,7 +4,7 @@
 
 #include "tiny_neon.h"
 
-enum { VECTOR = 4, PART = 256, BLOCK = 4 * VECTOR, AVERAGE_LOG2 = 10 };
+enum { VECTOR = 4, PART = 256, BLOCK = 4 * VECTOR, AVERAGE_LOG2 = 16 };
 
 /* ---- Affine ------------------------------------------------------------------------------------------------------ */
 
