@@ -26,12 +26,21 @@ LQC_INLINE void lqc_start_sums(int32x4_t sum[][VECTORS], const int8_t *weights, 
   }
 }
 
+/* Sums that are copied as an array stay in memory, which GCC writes in every step of a loop. */
 LQC_INLINE void lqc_store_sums(const lqc_int8_tile *tile, uint32_t channel, int32x4_t sum[][VECTORS],
                                const uint32_t pixels) {
-  uint32_t lanes = lqc_min_u32(tile->out_channels - channel, LANES);
+  const uint32_t lanes = lqc_min_u32(tile->out_channels - channel, LANES);
   LQC_UNROLL
   for (uint32_t p = 0; p < pixels; ++p) {
-    memcpy(tile->sums + p * tile->sums_stride + channel, sum[p], lanes * sizeof(int32_t));
+    int32_t last[LANES], *const out = tile->sums + p * tile->sums_stride + channel;
+    int32_t *const to = lanes == LANES ? out : last;
+    LQC_UNROLL
+    for (uint32_t v = 0; v < VECTORS; ++v) {
+      vst1q_s32(to + 4 * v, sum[p][v]);
+    }
+    if (lanes < LANES) {
+      memcpy(out, last, lanes * sizeof(*out));
+    }
   }
 }
 
