@@ -24,7 +24,8 @@ static lqc_taps raw_taps(const lqc_axis *axis, uint32_t position) {
   int64_t start = lqc_axis_start(axis, position), dilation = axis->dilation, kernel = axis->kernel;
   int64_t last = (int64_t)axis->size - 1 - start; /* largest distance from tap 0 that is inside */
   int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
-  int64_t end = last < 0 ? 0 : last / dilation + 1;
+  /* Divided at borders alone: 32-bit processors do it in a function. */
+  int64_t end = last < 0 ? 0 : last >= (kernel - 1) * dilation ? kernel : last / dilation + 1;
   return (lqc_taps){(uint32_t)(first < kernel ? first : kernel), (uint32_t)(end < kernel ? end : kernel)};
 }
 

@@ -36,6 +36,12 @@ static inline uint32_t random_below(uint64_t *state, uint32_t n) {
   return (uint32_t)((random_u64(state) >> 32) % n);
 }
 
+/* At times so small that numbers, their products or sums are subnormal: what vectors of 32-bit ARM take for 0. */
+static inline float perhaps_tiny_scale(uint64_t *state) {
+  static const float scales[] = {0x1p-60f, 0x1p-100f, 0x1p-126f, 0x1p-140f};
+  return random_below(state, 40) == 0 ? scales[random_below(state, 4)] : 1.0f;
+}
+
 /* Pages followed by one that may not be touched. */
 typedef struct guarded {
   unsigned char *end;

@@ -1,6 +1,6 @@
 /* Fixed point in lanes of 64 bits, as behind int8 convolutions and in residual layers: one product, perhaps a sum with
- * an int8 input and RELUs, then int8 and bits. Random numbers, every instruction set against scalar. Values, inputs and
- * outputs end at a guard page. */
+ * an int8 input and RELUs, then int8 and bits, or float32 of up to 62 bits. Random numbers, every instruction set
+ * against scalar. Values, inputs and outputs end at a guard page. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <stdbool.h>
 
@@ -16,6 +16,7 @@ typedef struct affine_case {
   int64_t multiplier[CHANNELS], offset[CHANNELS], shift[CHANNELS], operand_shift[CHANNELS];
   int64_t half[CHANNELS], right[CHANNELS], thresholds[CHANNELS];
   uint64_t invert[CHANNELS / 64];
+  float scale[CHANNELS];
   size_t input_bytes[2], output_bytes[STORES], places[PIXELS];
   const void *inputs[2];
   bool adds, is_far, is_wide; /* shifts above 32, and what they leave above 32 bits */
@@ -43,6 +44,16 @@ static void choose_channel(affine_case *c, uint32_t channel, uint64_t *seed) {
   c->right[channel] = right;
   c->half[channel] = right > 0 ? (int64_t)1 << (right - 1) : 0;
   c->thresholds[channel] = random_below(seed, 8) ? random_within(seed, reached) : (int64_t)random_u64(seed);
+}
+
+/* Anything up to 62 bits, or next to half way between two float32, which two roundings would round wrong. */
+static void choose_float(affine_case *c, uint32_t channel, uint64_t *seed) {
+  const int64_t between = (((int64_t)1 << 23) + random_below(seed, 1 << 23)) * 2 + 1;
+  const bool is_near_tie = random_below(seed, 4) == 0;
+  const int64_t tie = between * ((int64_t)1 << 36) + (int64_t)random_below(seed, 3) - 1;
+  c->multiplier[channel] = is_near_tie ? 0 : c->multiplier[channel];
+  c->offset[channel] = is_near_tie ? (random_below(seed, 2) ? tie : -tie) : random_within(seed, random_below(seed, 62));
+  c->scale[channel] = 0x1p-62f * (float)((uint64_t)1 << random_below(seed, 63));
 }
 
 static void choose_steps(affine_case *c, uint64_t *seed) {
@@ -83,21 +94,28 @@ static void choose_values(affine_case *c, const guarded *memory, uint32_t row, u
 
 static void new_case(affine_case *c, const guarded *values, const guarded *input, uint64_t *seed) {
   static const uint32_t channel_counts[] = {1, 15, 16, 31, 32, 33, 48, 64, 65, 100, 128, 192};
-  const uint32_t channels = channel_counts[random_below(seed, 12)], stores = 1 + random_below(seed, STORES);
-  const bool bits_first = random_below(seed, 2);
+  const bool bits_first = random_below(seed, 2), is_float = random_below(seed, 4) == 0;
+  const uint32_t channels = channel_counts[random_below(seed, 12)];
+  const uint32_t stores = is_float ? 1 : 1 + random_below(seed, STORES);
   memset(c, 0, sizeof(*c));
-  c->adds = random_below(seed, 3) == 0;
+  c->adds = !is_float && random_below(seed, 3) == 0;
   c->is_far = random_below(seed, 3) == 0;
   c->is_wide = random_below(seed, 4) == 0;
   for (uint32_t channel = 0; channel < channels; ++channel) {
     choose_channel(c, channel, seed);
+    if (is_float) {
+      choose_float(c, channel, seed);
+    }
   }
   c->invert[0] = random_u64(seed);
   c->invert[1] = random_u64(seed);
   c->invert[2] = random_u64(seed);
   c->invert[(channels - 1) / 64] &= last_word_mask(channels);
   for (uint32_t i = 0; i < stores; ++i) {
-    if ((i == 0) == bits_first) {
+    if (is_float) {
+      c->stores[i] = (lqc_lane_store){.dtype = LQC_FLOAT32, .scale = c->scale};
+      c->output_bytes[i] = channels * sizeof(float);
+    } else if ((i == 0) == bits_first) {
       c->stores[i] = (lqc_lane_store){
           .dtype = LQC_BIT, .thresholds = c->thresholds, .invert = random_below(seed, 2) ? c->invert : NULL};
       c->output_bytes[i] = (channels + 63) / 64 * 8;
@@ -143,8 +161,8 @@ int main(void) {
   const guarded values = guarded_new(PIXELS * CHANNELS * sizeof(int32_t)), input = guarded_new(PIXELS * CHANNELS);
   guarded expected[STORES], found[STORES];
   for (uint32_t i = 0; i < STORES; ++i) {
-    expected[i] = guarded_new(PIXELS * CHANNELS);
-    found[i] = guarded_new(PIXELS * CHANNELS);
+    expected[i] = guarded_new(PIXELS * CHANNELS * sizeof(float));
+    found[i] = guarded_new(PIXELS * CHANNELS * sizeof(float));
   }
   lqc_kernels tables[LQC_ISA_COUNT];
   const size_t count = tables_to_test(tables);

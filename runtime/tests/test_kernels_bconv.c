@@ -168,8 +168,9 @@ static void test_fused(const lqc_bconv_kernel *kernel, const bconv_case *c, aren
     invert[i / 64] = random_u64(seed) & (c->out_channels - i >= 64 ? ~(uint64_t)0 : last_word_mask(c->out_channels));
   }
   for (uint32_t i = 0; i < c->out_channels; ++i) {
-    multiplier[i] = ((float)random_below(seed, 257) - 128.0f) / 96.0f;
-    offset[i] = (float)random_below(seed, 1025) - 512.0f;
+    const float scale = perhaps_tiny_scale(seed);
+    multiplier[i] = ((float)random_below(seed, 257) - 128.0f) / 96.0f * scale;
+    offset[i] = ((float)random_below(seed, 1025) - 512.0f) * scale;
   }
   const lqc_fused_bconv kinds[] = {kernel->threshold, kernel->clip, kernel->affine};
   const size_t bytes[] = {(c->out_channels + 63) / 64 * sizeof(uint64_t), c->out_channels,

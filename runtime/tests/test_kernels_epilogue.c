@@ -33,12 +33,16 @@ static epilogue_case new_case(arenas *memory, uint32_t channels, uint64_t *seed)
   uint32_t *limits_wide = guarded_last(&memory->limits_wide, padded * sizeof(*limits_wide));
   epilogue_case c = {.sums = guarded_last(&memory->sums, padded * sizeof(*c.sums)),
                      .sums_wide = guarded_last(&memory->sums_wide, padded * sizeof(*c.sums_wide))};
+  const int tiny = random_below(seed, 3) == 0;
   for (size_t i = 0; i < padded; ++i) {
     c.sums[i] = (uint16_t)random_u64(seed);
     limits[i] = 65535;
     limits_wide[i] = 65535;
     multiplier[i] = (float)((int32_t)random_below(seed, 2000001) - 1000000) * 1.7e-5f;
     offset[i] = (float)((int32_t)random_below(seed, 2000001) - 1000000) * 3.1e-4f;
+    const float scale = tiny ? perhaps_tiny_scale(seed) : 1.0f;
+    multiplier[i] *= scale;
+    offset[i] *= scale;
   }
   for (size_t i = 0; i < words; ++i) {
     invert[i] = random_u64(seed);

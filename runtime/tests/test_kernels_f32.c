@@ -1,29 +1,45 @@
-/* Every kernel that takes float32 element by element against a plain loop, bit for bit: numbers of all magnitudes, both
- * zeros and infinities, arrays that end where memory ends, in place and not. */
+/* Every kernel that takes float32, element by element or in sums, against a plain loop, bit for bit: numbers of all
+ * magnitudes, both zeros and infinities, arrays that end where memory ends, in place and not. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <math.h>
 
 #include "kernels_testing.h"
 
-static float random_float(uint64_t *seed) {
-  static const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, 1.0f, -1.0f, 6.0f};
-  uint32_t bits = (uint32_t)random_u64(seed);
-  if (random_below(seed, 5) == 0) {
-    return special[random_below(seed, 7)];
-  }
-  bits = (bits & 0x807fffffu) | (90 + random_below(seed, 70)) << 23; /* finite, and products of two are */
+/* Of `exponents` biased exponents from `least` on. */
+static float float_of(uint32_t least, uint32_t exponents, uint64_t *seed) {
+  const uint32_t bits = ((uint32_t)random_u64(seed) & 0x807fffffu) | (least + random_below(seed, exponents)) << 23;
   float value;
   memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
-static float *last_random(guarded *memory, size_t count, uint64_t *seed) {
+static float random_float(uint64_t *seed) {
+  static const float special[] = {0.0f, -0.0f, INFINITY, -INFINITY, 1.0f, -1.0f, 6.0f};
+  if (random_below(seed, 5) == 0) {
+    return special[random_below(seed, 7)];
+  }
+  return float_of(90, 70, seed); /* finite, and products of two are */
+}
+
+typedef enum magnitudes { ORDINARY, SOME_TINY, TINY_DIFFERENCES } magnitudes;
+
+static magnitudes random_magnitudes(uint64_t *seed) {
+  const uint32_t kind = random_below(seed, 6);
+  return kind == 0 ? SOME_TINY : kind == 1 ? TINY_DIFFERENCES : ORDINARY;
+}
+
+static float *last_of(guarded *memory, size_t count, magnitudes kind, uint64_t *seed) {
   *memory = guarded_new(count * sizeof(float));
   float *values = guarded_last(memory, count * sizeof(float));
   for (size_t i = 0; i < count; ++i) {
-    values[i] = random_float(seed);
+    values[i] = kind == TINY_DIFFERENCES ? float_of(1, 24, seed)
+                                         : random_float(seed) * (kind == SOME_TINY ? perhaps_tiny_scale(seed) : 1.0f);
   }
   return values;
+}
+
+static float *last_random(guarded *memory, size_t count, uint64_t *seed) {
+  return last_of(memory, count, random_magnitudes(seed), seed);
 }
 
 /* One NaN is as good as another: which one an instruction gives depends on the order of its operands. */
@@ -101,8 +117,9 @@ static void check_combine(const lqc_kernels *kernels, uint64_t *seed) {
   const int kind = (int)random_below(seed, 6);
   const size_t count = random_below(seed, 300), a_step = random_below(seed, 4) != 0,
                b_step = random_below(seed, 4) != 0;
-  const float *a = last_random(&memory[0], a_step ? count : 1, seed),
-              *b = last_random(&memory[1], b_step ? count : 1, seed);
+  const magnitudes size = random_magnitudes(seed);
+  const float *a = last_of(&memory[0], a_step ? count : 1, size, seed),
+              *b = last_of(&memory[1], b_step ? count : 1, size, seed);
   float *out = last_random(&memory[2], count, seed), *expected = last_random(&memory[3], count, seed);
   for (size_t i = 0; i < count; ++i) {
     expected[i] = combined(kind, a[i * a_step], b[i * b_step]);
@@ -159,6 +176,84 @@ static void check_pools(const lqc_kernels *kernels, uint64_t *seed) {
   }
 }
 
+/* ---- Convolution ------------------------------------------------------------------------------------------------- */
+
+/* Finite, and at times all so small that products and sums are subnormal. */
+static float *last_operands(guarded *memory, size_t count, uint64_t *seed) {
+  static const float scales[] = {1.0f, 1.0f, 1.0f, 0x1p-50f, 0x1p-64f, 0x1p-100f};
+  float *values = last_random(memory, count, seed);
+  const float scale = scales[random_below(seed, 6)];
+  for (size_t i = 0; i < count; ++i) {
+    values[i] = (values[i] - values[i] == 0.0f ? values[i] : 1.0f) * scale;
+  }
+  return values;
+}
+
+static float expected_sum(const lqc_conv_tile *t, size_t pixel, uint32_t channel, int depthwise) {
+  volatile float sum = 0.0f, product;
+  for (uint32_t i = 0; i < t->rows; ++i) {
+    for (uint32_t j = 0; j < t->columns; ++j) {
+      const float *x = t->input + i * t->row_stride + j * t->column_stride + pixel * t->pixel_stride;
+      const float *w = t->weights + i * t->row_weights + j * t->column_weights + channel;
+      for (uint32_t k = 0; k < t->depth; ++k) {
+        product = x[depthwise ? channel : k] * w[k * t->weight_stride];
+        sum += product;
+      }
+    }
+  }
+  float result = sum;
+  result = t->bias ? result + t->bias[channel] : result;
+  result = result < t->low ? t->low : result;
+  return result > t->high ? t->high : result;
+}
+
+static void check_convolution(const lqc_kernels *kernels, uint64_t *seed) {
+  guarded memory[5];
+  const int depthwise = random_below(seed, 3) == 0;
+  const uint32_t rows = 1 + random_below(seed, 3), columns = 1 + random_below(seed, 3),
+                 channels = 1 + random_below(seed, 40), depth = depthwise ? 1 : 1 + random_below(seed, 9),
+                 inputs = depthwise ? channels : depth, stride = 1 + random_below(seed, 2),
+                 gap = depthwise ? 0 : random_below(seed, 3);
+  const size_t pixels = 1 + random_below(seed, 11), width = columns + (pixels - 1) * stride,
+               out_stride = channels + gap, taps = (size_t)rows * columns * depth,
+               count = (pixels - 1) * out_stride + channels;
+  lqc_conv_tile t = {.input = last_operands(&memory[0], rows * width * inputs, seed),
+                     .row_stride = width * inputs,
+                     .column_stride = inputs,
+                     .pixel_stride = (size_t)stride * inputs,
+                     .rows = rows,
+                     .columns = columns,
+                     .depth = depth,
+                     .weights = last_operands(&memory[1], (taps - 1) * out_stride + channels, seed),
+                     .row_weights = columns * depth * out_stride,
+                     .column_weights = depth * out_stride,
+                     .weight_stride = out_stride,
+                     .pixels = pixels,
+                     .channels = channels,
+                     .bias = last_operands(&memory[2], channels, seed),
+                     .low = random_below(seed, 2) ? 0.0f : -INFINITY,
+                     .high = random_below(seed, 2) ? 6.0f : INFINITY,
+                     .out_stride = out_stride};
+  float *out = last_random(&memory[3], count, seed), *expected = last_random(&memory[4], count, seed);
+  memcpy(out, expected, count * sizeof(float)); /* what lies between pixels stays */
+  t.out = out;
+  t.bias = random_below(seed, 2) ? t.bias : NULL;
+  for (size_t p = 0; p < pixels; ++p) {
+    for (uint32_t c = 0; c < channels; ++c) {
+      expected[p * out_stride + c] = expected_sum(&t, p, c, depthwise);
+    }
+  }
+  if (depthwise) {
+    kernels->depthwise_f32(&t);
+  } else {
+    kernels->conv_f32(&t);
+  }
+  compare(depthwise ? "depthwise" : "convolution", kernels, out, expected, count);
+  for (int i = 0; i < 5; ++i) {
+    guarded_free(&memory[i]);
+  }
+}
+
 /* ---- Quantize ---------------------------------------------------------------------------------------------------- */
 
 /* Numbers near a tie, near the limits, and of all magnitudes: a product with the scale. */
@@ -169,7 +264,7 @@ static float quantized_input(float scale, uint64_t *seed) {
   }
   switch (random_below(seed, 4)) {
   case 0:
-    return random_below(seed, 20) ? random_float(seed) : NAN;
+    return random_below(seed, 20) ? random_float(seed) * perhaps_tiny_scale(seed) : NAN;
   case 1:
     return nextafterf(random_below(seed, 2) ? 0.5f : -0.5f, (float)((int)random_below(seed, 3) - 1)) / scale;
   default:
@@ -194,8 +289,10 @@ static void check_quantize(const lqc_kernels *kernels, uint64_t *seed) {
   memory[3] = guarded_new(count * sizeof(int16_t));
   int8_t *bytes = guarded_last(&memory[2], count);
   int16_t *halves = guarded_last(&memory[3], count * sizeof(int16_t));
+  const uint32_t wide = 1 + random_below(seed, 2), most = random_below(seed, 2) ? 130 : 256; /* exponents of scales */
   for (size_t i = 0; i < count; ++i) {
-    int exponent = random_below(seed, 2) ? (int)random_below(seed, 20) - 8 : (int)random_below(seed, 256) - 128;
+    int exponent =
+        random_below(seed, wide) == 0 ? (int)random_below(seed, 20) - 8 : (int)random_below(seed, most) - (int)most / 2;
     scales[i] = ldexpf(1.0f, exponent);
     in[i] = quantized_input(scales[i], seed);
   }
@@ -221,6 +318,7 @@ int main(void) {
       check_affine(&tables[t], &seed);
       check_combine(&tables[t], &seed);
       check_pools(&tables[t], &seed);
+      check_convolution(&tables[t], &seed);
       check_quantize(&tables[t], &seed);
     }
   }

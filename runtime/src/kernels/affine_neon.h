@@ -1,10 +1,12 @@
-/* The affine epilogue of four channels, for epilogue_neon.c and bconv2d_neon.c. */
+/* The affine epilogue of four channels, for epilogue_neon.c and the binary convolutions. */
 #ifndef LQC_AFFINE_NEON_H
 #define LQC_AFFINE_NEON_H
 
-#include <arm_neon.h>
-
 #include "kernels_isa.h"
+#include "neon_intrinsics.h"
+#if !defined(__aarch64__)
+#  include "tiny_neon.h"
+#endif
 
 typedef struct lqc_affine_neon_values {
   int32x4_t k, high, low, shift;
@@ -32,6 +34,23 @@ LQC_INLINE float32x4_t lqc_affine_of_neon(int32x4_t a, float32x4_t multiplier, f
   }
   const float32x4_t product = vmulq_f32(multiplier, v);
   return vaddq_f32(product, offset);
+}
+
+/* Whether these vectors compute the affine epilogue of some channels as IEEE 754 does. v * 2^step_log2 is 0 or at least
+   2^-31. */
+LQC_INLINE int lqc_affine_is_exact_neon(const lqc_epilogue_params *params, uint32_t first, uint32_t count) {
+#if defined(__aarch64__)
+  (void)params, (void)first, (void)count;
+  return 1;
+#else
+  uint32x4_t multipliers = vdupq_n_u32(UINT32_MAX), offsets = multipliers;
+  for (uint32_t c = first; c < first + count; c += 4) {
+    multipliers = lqc_least_neon(multipliers, vld1q_f32(params->multiplier + c));
+    offsets = lqc_least_neon(offsets, vld1q_f32(params->offset + c));
+  }
+  return lqc_least_exponent_neon(multipliers) >= LQC_SAFE_TERM + 31 &&
+         lqc_least_exponent_neon(offsets) >= LQC_SAFE_TERM;
+#endif
 }
 
 #endif /* LQC_AFFINE_NEON_H */

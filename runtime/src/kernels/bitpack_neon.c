@@ -1,11 +1,20 @@
 /* Bitpacking, 64 channels at a time. A last, partial word is copied first, so that nothing beyond it is read; its
  * other bits are masked off. Plain signs of whole words, by far the most frequent case, have loops of their own, over
  * two words at a time. */
-#include <arm_neon.h>
 #include <string.h>
 
 #include "bitpack_neon.h"
+#include "neon_intrinsics.h"
 #include "pack_bits_neon.h"
+
+/* All ones in lanes where x >= threshold. x and threshold are finite. */
+LQC_INLINE uint32x4_t reaches(float32x4_t x, float32x4_t threshold) {
+#if defined(__aarch64__)
+  return vcgeq_f32(x, threshold);
+#else
+  return vcgeq_s32(lqc_ordered_neon(x), lqc_ordered_neon(threshold));
+#endif
+}
 
 /* All ones in bytes where !(x >= threshold), of 16 channels. */
 LQC_INLINE uint8x16_t negatives_f32(const float *x, const float *thresholds) {
@@ -17,7 +26,7 @@ LQC_INLINE uint8x16_t negatives_f32(const float *x, const float *thresholds) {
       low = vld1q_f32(thresholds + 8 * i);
       high = vld1q_f32(thresholds + 8 * i + 4);
     }
-    uint32x4_t a = vcgeq_f32(vld1q_f32(x + 8 * i), low), b = vcgeq_f32(vld1q_f32(x + 8 * i + 4), high);
+    uint32x4_t a = reaches(vld1q_f32(x + 8 * i), low), b = reaches(vld1q_f32(x + 8 * i + 4), high);
     half[i] = vuzp1q_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
   }
   return vmvnq_u8(vuzp1q_u8(vreinterpretq_u8_u16(half[0]), vreinterpretq_u8_u16(half[1])));
@@ -44,15 +53,17 @@ LQC_INLINE uint64x2_t two_words(const uint8x16_t placed[8]) {
 
 enum { SIGN_WORDS = 64, SIGN_MULTIPLE = 4, PREFETCH_BYTES = 1024 }; /* words between looks for tiny numbers */
 
+typedef int (*signs_f32_function)(uint64_t *out, const float *in, size_t count);
+
+#if defined(__aarch64__)
 /* 16 floats: the next but one are on their way, since the result of LD4 is late. Compilers would copy registers here.
  */
-#define LQC_LOAD_HIGH_BYTES(first, last) "ld4 {v" #first ".16b-v" #last ".16b}, [%[in]], #64\n\t"
-#define LQC_PREFETCH "prfm pldl1keep, [%[in], %[ahead]]\n\tprfm pldl1keep, [%[in], %[ahead] + 64]\n\t"
-#define LQC_PLACE_SIGNS(i, last, next)                       \
-  "cmhi %[m" #i "].16b, v" #last ".16b, %[smallest].16b\n\t" \
-  "smin %[lowest].16b, %[lowest].16b, v" #last ".16b\n\t" next "and %[m" #i "].16b, %[m" #i "].16b, %[place].16b\n\t"
-
-typedef int (*signs_f32_function)(uint64_t *out, const float *in, size_t count);
+#  define LQC_LOAD_HIGH_BYTES(first, last) "ld4 {v" #first ".16b-v" #last ".16b}, [%[in]], #64\n\t"
+#  define LQC_PREFETCH "prfm pldl1keep, [%[in], %[ahead]]\n\tprfm pldl1keep, [%[in], %[ahead] + 64]\n\t"
+#  define LQC_PLACE_SIGNS(i, last, next)                                                      \
+    "cmhi %[m" #i "].16b, v" #last ".16b, %[smallest].16b\n\t"                                \
+    "smin %[lowest].16b, %[lowest].16b, v" #last ".16b\n\t" next "and %[m" #i "].16b, %[m" #i \
+    "].16b, %[place].16b\n\t"
 
 /* Signs of an even number of words of floats from their highest bytes, which LD4 picks: sign and seven bits of
    the exponent. x < 0 where that byte is above 0x80, unsigned; at 0x80 x is -0.0, whose packed bit is 0, or above
@@ -78,6 +89,28 @@ static int signs_f32(uint64_t *out, const float *in, size_t count) {
   }
   return vminvq_s8(lowest) == INT8_MIN;
 }
+#else
+/* A finite x is below 0 where its bits, unsigned, are above those of -0.0. None of the words is wrong. */
+static int signs_f32(uint64_t *out, const float *in, size_t count) {
+  const uint32x4_t minus_0 = vdupq_n_u32(0x80000000u);
+  for (; count > 0; --count, in += LQC_WORD_BITS) {
+    uint8x16_t mask[4];
+    LQC_UNROLL
+    for (uint32_t i = 0; i < 4; ++i) {
+      uint16x4_t narrow[4];
+      LQC_UNROLL
+      for (uint32_t j = 0; j < 4; ++j) {
+        const float32x4_t x = vld1q_f32(in + 16 * i + 4 * j);
+        narrow[j] = vmovn_u32(vcgtq_u32(vreinterpretq_u32_f32(x), minus_0));
+      }
+      mask[i] = vuzp1q_u8(vreinterpretq_u8_u16(vcombine_u16(narrow[0], narrow[1])),
+                          vreinterpretq_u8_u16(vcombine_u16(narrow[2], narrow[3])));
+    }
+    *out++ = lqc_pack_bits_neon(mask[0], mask[1], mask[2], mask[3]);
+  }
+  return 0;
+}
+#endif
 
 static void bitpack_signs_f32(uint64_t *out, const float *in, size_t words, signs_f32_function signs) {
   while (words > 0) {
@@ -121,10 +154,12 @@ void lqc_bitpack_f32_neon(uint64_t *out, const float *in, size_t pixels, uint32_
   bitpack_f32(out, in, pixels, channels, thresholds, invert, signs_f32);
 }
 
+#if defined(__aarch64__)
 void lqc_bitpack_f32_neon_in_order(uint64_t *out, const float *in, size_t pixels, uint32_t channels,
                                    const float *thresholds, const uint64_t *invert) {
   bitpack_f32(out, in, pixels, channels, thresholds, invert, lqc_signs_f32_neon_in_order);
 }
+#endif
 
 LQC_INLINE uint64_t word_i8(const int8_t *q, const int8_t *thresholds) {
   uint8x16_t mask[4];

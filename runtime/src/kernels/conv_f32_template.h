@@ -1,12 +1,18 @@
 /* float32 convolution. Included once for each instruction set, which its compiler options choose; LQC_ISA(name) is what
  * a name becomes, LQC_VECTOR the floats of a vector, and LQC_PIXELS x LQC_VECTORS the sums that stay in registers:
- * enough of them to hide how long an addition takes, as each sum is one chain. LQC_PIXELS is 2, 4 or 8. */
+ * enough of them to hide how long an addition takes, as each sum is one chain. LQC_PIXELS is 2, 4 or 8. Where compilers
+ * make no vectors of this arithmetic, LQC_OWN_ARITHMETIC is 1, and multiply_add(), store_sums(), finish() and add_tap()
+ * are there already; where not all tiles may be computed so, LQC_TAKES(tile) says which. */
 #include <string.h>
 
 #include "kernels_isa.h"
 
 typedef float wide __attribute__((vector_size(4 * LQC_VECTOR)));
 typedef float narrow __attribute__((vector_size(16)));
+
+#if !LQC_OWN_ARITHMETIC
+#  define multiply_add(sum, x, w) ((sum) + (x) * (w))
+#  define store_sums(out, sums, count) memcpy(out, sums, (count) * sizeof(*(sums)))
 
 /* `count` neighbours in memory: sums + bias, clipped. */
 LQC_INLINE void finish(const lqc_conv_tile *t, float *out, uint32_t first, uint32_t count) {
@@ -16,6 +22,14 @@ LQC_INLINE void finish(const lqc_conv_tile *t, float *out, uint32_t first, uint3
     out[c] = sum > t->high ? t->high : sum;
   }
 }
+
+/* The products of one tap; a pixel of the output is in the first cache. */
+static void add_tap(float *restrict sums, const float *restrict x, const float *restrict w, uint32_t channels) {
+  for (uint32_t c = 0; c < channels; ++c) {
+    sums[c] += x[c] * w[c];
+  }
+}
+#endif
 
 /* Defines NAME(t, p, pixels, first): channels [first, first + vectors * lanes of the type) of output pixels
  * [p, p + pixels). Inlined with constants, so that the sums stay in registers. */
@@ -34,7 +48,7 @@ LQC_INLINE void finish(const lqc_conv_tile *t, float *out, uint32_t first, uint3
             memcpy(&weight, w + v * LANES, sizeof(weight));                                         \
             LQC_UNROLL                                                                              \
             for (uint32_t q = 0; q < pixels; ++q) {                                                 \
-              sums[q][v] += x[q * t->pixel_stride + k] * weight;                                    \
+              sums[q][v] = multiply_add(sums[q][v], x[q * t->pixel_stride + k], weight);            \
             }                                                                                       \
           }                                                                                         \
         }                                                                                           \
@@ -43,7 +57,7 @@ LQC_INLINE void finish(const lqc_conv_tile *t, float *out, uint32_t first, uint3
     LQC_UNROLL                                                                                      \
     for (uint32_t q = 0; q < pixels; ++q) {                                                         \
       float *out = t->out + (p + q) * t->out_stride + first;                                        \
-      memcpy(out, sums[q], sizeof(sums[q]));                                                        \
+      store_sums(out, sums[q], vectors);                                                            \
       finish(t, out, first, (vectors) * LANES);                                                     \
     }                                                                                               \
   }
@@ -95,6 +109,12 @@ LQC_DEFINE_BLOCK(single_block, single_tile)
 LQC_DEFINE_BLOCK(narrow_block, narrow_tile)
 
 void LQC_ISA(lqc_conv_f32)(const lqc_conv_tile *t) {
+#ifdef LQC_TAKES
+  if (!LQC_TAKES(t, t->depth)) {
+    lqc_conv_f32_scalar(t);
+    return;
+  }
+#endif
   const uint32_t wide_channels = LQC_VECTORS * LQC_VECTOR, narrow_channels = 4;
   uint32_t first = 0;
   for (; first + wide_channels <= t->channels; first += wide_channels) {
@@ -115,14 +135,13 @@ void LQC_ISA(lqc_conv_f32)(const lqc_conv_tile *t) {
   }
 }
 
-/* The products of one tap; a pixel of the output is in the first cache. */
-static void add_tap(float *restrict sums, const float *restrict x, const float *restrict w, uint32_t channels) {
-  for (uint32_t c = 0; c < channels; ++c) {
-    sums[c] += x[c] * w[c];
-  }
-}
-
 void LQC_ISA(lqc_depthwise_f32)(const lqc_conv_tile *t) {
+#ifdef LQC_TAKES
+  if (!LQC_TAKES(t, t->channels)) {
+    lqc_depthwise_f32_scalar(t);
+    return;
+  }
+#endif
   for (size_t p = 0; p < t->pixels; ++p) {
     float *out = t->out + p * t->out_stride;
     memset(out, 0, t->channels * sizeof(float));

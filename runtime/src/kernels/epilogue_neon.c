@@ -1,10 +1,10 @@
 /* Epilogues in 128-bit vectors. Rows of sums, limits, multipliers and offsets are padded to LQC_SUMS_MULTIPLE, so
  * whole vectors may be read; the last, partial vector of an output goes through a buffer. */
-#include <arm_neon.h>
 #include <string.h>
 
 #include "affine_neon.h"
 #include "kernels_isa.h"
+#include "neon_intrinsics.h"
 #include "pack_bits_neon.h"
 
 enum { LANES_8 = 16, LANES_16 = 8, LANES_32 = 4 };
@@ -66,6 +66,10 @@ void lqc_clip_neon(int8_t *out, const uint16_t *sums, uint32_t missing, const lq
 }
 
 void lqc_affine_neon(float *out, const uint16_t *sums, uint32_t missing, const lqc_epilogue_params *params) {
+  if (!lqc_affine_is_exact_neon(params, 0, params->channels)) {
+    lqc_affine_scalar(out, sums, missing, params);
+    return;
+  }
   const lqc_affine_neon_values values = lqc_affine_neon_values_of(missing, params);
   for (uint32_t c = 0; c < params->channels; c += LANES_32) {
     int32x4_t a = vsubq_s32(values.k, vreinterpretq_s32_u32(vshll_n_u16(vld1_u16(sums + c), 1)));

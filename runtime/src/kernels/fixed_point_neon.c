@@ -2,7 +2,6 @@
  * is the same for all pixels is read once for three of them. Four pixels would leave too few registers for it. Arrays
  * of lanes are padded, so whole vectors of them are read; inputs and outputs of the last, partial block of a pixel go
  * through a buffer. */
-#include <arm_neon.h>
 #include <string.h>
 
 #include "fixed_point_neon_stores.h"
@@ -218,19 +217,19 @@ LQC_INLINE void run_block(const block *b, const value_params *params, const uint
   int32x4_t y[MAX_PIXELS][VECTORS];
   if (params->narrow) {
     begin_narrow(b, params, count, whole, narrow);
+    LQC_UNROLL
+    for (uint32_t p = 0; p < count && !has_pair; ++p) {
+      to_lanes(narrow[p], y[p]);
+    }
   } else {
     begin_wide(b, params, count, y);
     if (has_pair && pair > 0) { /* only behind it y fits int16 */
       do_relu(count, y);
     }
-  }
-  LQC_UNROLL
-  for (uint32_t p = 0; p < count; ++p) {
-    if (!params->narrow && has_pair) { /* whose factors fit int16 */
+    LQC_UNROLL
+    for (uint32_t p = 0; p < count && has_pair; ++p) { /* whose factors fit int16 */
       narrow[p].val[0] = vmovn_high_s32(vmovn_s32(y[p][0]), y[p][1]);
       narrow[p].val[1] = vmovn_high_s32(vmovn_s32(y[p][2]), y[p][3]);
-    } else if (!has_pair && params->narrow) {
-      to_lanes(narrow[p], y[p]);
     }
   }
   if (has_pair) {

@@ -2,13 +2,18 @@
 #ifndef LQC_FIXED_POINT_NEON_STORES_H
 #define LQC_FIXED_POINT_NEON_STORES_H
 
-#include <arm_neon.h>
 #include <string.h>
 
 #include "kernels_isa.h"
+#include "neon_intrinsics.h"
 #include "pack_bits_neon.h"
 
-enum { LANES = 4, VECTORS = 4, BLOCK = LANES * VECTORS, HALF_BLOCK = BLOCK / 2, MAX_PIXELS = 3 };
+enum { LANES = 4, VECTORS = 4, BLOCK = LANES * VECTORS, HALF_BLOCK = BLOCK / 2 };
+#if defined(__aarch64__)
+enum { MAX_PIXELS = 3 };
+#else
+enum { MAX_PIXELS = 2 }; /* 16 registers */
+#endif
 
 /* The channels from `channel` on of some pixels, whose number is `count` wherever there is one; where they are not a
  * whole block, there are `rest` of them. */

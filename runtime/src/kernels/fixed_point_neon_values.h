@@ -2,9 +2,8 @@
 #ifndef LQC_FIXED_POINT_NEON_VALUES_H
 #define LQC_FIXED_POINT_NEON_VALUES_H
 
-#include <arm_neon.h>
-
 #include "kernels_isa.h"
+#include "neon_intrinsics.h"
 
 /* From popcounts to v. SQRSHL rounds half up where the shift is negative and saturates where it is positive; its
  * rounding does not overflow. v before the clip is, for s = step_log2 > 0, (base - p) shifted by 1 - s, as the lowest

@@ -191,14 +191,58 @@ LQC_INLINE void store_int16(const block *b, const int16x8_t values, int16_t *out
   memcpy(out + b->channel, last, b->count * sizeof(*last));
 }
 
+/* Of four lanes, as float32, rounded once. */
+#if defined(__aarch64__)
+LQC_INLINE float32x4_t converted(int64x2_t low, int64x2_t high, uint64x2_t *inexact) {
+  const float64x2_t limit = vdupq_n_f64(0x1p53), a = vcvtq_f64_s64(low), b = vcvtq_f64_s64(high);
+  *inexact = vorrq_u64(*inexact, vorrq_u64(vcageq_f64(a, limit), vcageq_f64(b, limit)));
+  return vcvt_high_f32_f64(vcvt_f32_f64(a), b);
+}
+#else
+/* y / 2^n, towards the lower, with its last bit set where something was lost, for the least n that makes it fit 32
+   bits: where n is not 0 there are 31 bits, so the conversion rounds as if it had them all. */
+LQC_INLINE int32x2_t shortened(int64x2_t y, int32x2_t *n) {
+  const int32x2_t high = vshrn_n_s64(y, 32), low = vmovn_s64(y);
+  const uint32x2_t fits = vceq_s32(high, vshr_n_s32(low, 31));
+  *n = vbic_s32(vsub_s32(vdup_n_s32(32), vcls_s32(high)), vreinterpret_s32_u32(fits));
+  const int64x2_t shift = vmovl_s32(*n), shifted = vshlq_s64(y, vnegq_s64(shift));
+  const int32x2_t lost = vmovn_s64(veorq_s64(vshlq_s64(shifted, shift), y));
+  const uint32x2_t last = vshr_n_u32(vtst_s32(lost, lost), 31);
+  return vorr_s32(vmovn_s64(shifted), vreinterpret_s32_u32(last));
+}
+
+LQC_INLINE float32x4_t converted(int64x2_t low, int64x2_t high, uint64x2_t *inexact) {
+  int32x2_t n[2];
+  const int32x4_t y = vcombine_s32(shortened(low, &n[0]), shortened(high, &n[1]));
+  const int32x4_t power = vshlq_n_s32(vaddq_s32(vcombine_s32(n[0], n[1]), vdupq_n_s32(127)), 23);
+  (void)inexact; /* none is */
+  return vmulq_f32(vcvtq_f32_s32(y), vreinterpretq_f32_s32(power));
+}
+#endif
+
+/* The products with scales are exact, as these are powers of two within 2^-62 and 2^62. */
 LQC_INLINE void store_float(const block *b, const lqc_lane_store *store, const int64x2_t y[VECTORS], float *out) {
-  int64_t values[BLOCK];
+  const float *scale = store->scale + b->channel;
+  float last[BLOCK], *to = b->count == BLOCK ? out + b->channel : last;
+  uint64x2_t inexact = vdupq_n_u64(0);
   LQC_UNROLL
-  for (uint32_t v = 0; v < VECTORS; ++v) {
-    vst1q_s64(values + 2 * v, y[v]);
+  for (uint32_t v = 0; v < VECTORS; v += 2) {
+    int64x2_t low = y[v], high = y[v + 1];
+    __asm__ volatile("" : "+w"(low), "+w"(high)); /* else converted before the loop over stores, whatever they are */
+    vst1q_f32(to + 2 * v, vmulq_f32(converted(low, high, &inexact), vld1q_f32(scale + 2 * v)));
   }
-  for (uint32_t c = 0; c < b->count; ++c) { /* FCVTN after SCVTF of two lanes would round twice */
-    out[b->channel + c] = (float)values[c] * store->scale[b->channel + c];
+  if (b->count < BLOCK) {
+    memcpy(out + b->channel, last, b->count * sizeof(float));
+  }
+  if (vgetq_lane_u64(inexact, 0) | vgetq_lane_u64(inexact, 1)) {
+    int64_t values[BLOCK];
+    LQC_UNROLL
+    for (uint32_t v = 0; v < VECTORS; ++v) {
+      vst1q_s64(values + 2 * v, y[v]);
+    }
+    for (uint32_t c = 0; c < b->count; ++c) { /* two roundings would not be one */
+      out[b->channel + c] = (float)values[c] * scale[c];
+    }
   }
 }
 

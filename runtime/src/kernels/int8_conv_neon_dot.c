@@ -30,7 +30,8 @@ LQC_DEFINE_GATHER(int8_t, memcpy)
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32_t channel, const uint32_t pixels) {
   const int8_t *patches = tile->patches;
   int32x4_t sum[LQC_INT8_TILE_PIXELS][VECTORS];
-  weights = lqc_start_sums(sum, weights, pixels);
+  lqc_start_sums(sum, weights, pixels);
+  weights += LQC_INT8_LANES * sizeof(int32_t);
   for (size_t i = 0; i < tile->size; i += STEPS, patches += STEPS, weights += STEPS * LQC_INT8_LANES) {
     int8x16_t x[LQC_INT8_TILE_PIXELS];
     LQC_UNROLL

@@ -1,8 +1,7 @@
 /* Depthwise convolution of int8: the sums of 32 or 16 channels stay in registers for all taps. A product of two int8
  * fits int16, a sum of two may not. */
-#include <arm_neon.h>
-
 #include "int8_depthwise.h"
+#include "neon_intrinsics.h"
 
 enum { LANES = 16, MAX_VECTORS = 2 };
 

@@ -24,22 +24,7 @@ static inline size_t lqc_int8_block_bytes(uint32_t runs, size_t size, size_t mul
   return LQC_INT8_LANES * (sizeof(int32_t) + runs * lqc_round_up(size, multiple));
 }
 
-/* A statement that does of_pixels(..., n) with n = pixels as a constant, 1 .. LQC_INT8_TILE_PIXELS. */
-#define LQC_INT8_SWITCH_PIXELS(pixels, of_pixels, ...) \
-  switch (pixels) {                                    \
-  case 1:                                              \
-    of_pixels(__VA_ARGS__, 1);                         \
-    break;                                             \
-  case 2:                                              \
-    of_pixels(__VA_ARGS__, 2);                         \
-    break;                                             \
-  case 3:                                              \
-    of_pixels(__VA_ARGS__, 3);                         \
-    break;                                             \
-  default:                                             \
-    of_pixels(__VA_ARGS__, 4);                         \
-    break;                                             \
-  }
+#define LQC_INT8_SWITCH_PIXELS LQC_SWITCH_PIXELS /* LQC_INT8_TILE_PIXELS is 4 */
 
 /* accumulate() of a kernel whose tile_of(tile, weights, channel, pixels) makes the sums of a block, inlined with a
    constant number of pixels. */
@@ -48,7 +33,7 @@ static inline size_t lqc_int8_block_bytes(uint32_t runs, size_t size, size_t mul
     const int8_t *weights = tile->weights;                                                                        \
     const size_t block_bytes = lqc_int8_block_bytes(tile->runs, tile->size, multiple);                            \
     for (uint32_t channel = 0; channel < tile->out_channels; channel += LQC_INT8_LANES, weights += block_bytes) { \
-      LQC_INT8_SWITCH_PIXELS(tile->pixels, tile_of, tile, weights, channel)                                       \
+      LQC_SWITCH_PIXELS(tile->pixels, tile_of, tile, weights, channel)                                            \
     }                                                                                                             \
   }
 

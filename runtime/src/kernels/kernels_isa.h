@@ -58,6 +58,7 @@ bool lqc_fixed_point_usual_avx2(const lqc_lane_program *program, const lqc_lane_
 bool lqc_fixed_point_usual_wide_avx2(const lqc_lane_program *program, const lqc_lane_pixels *pixels);
 
 LQC_DECLARE_PLAIN_KERNELS(scalar)
+LQC_DECLARE_PLAIN_KERNELS(neon) /* of A64 some of them */
 LQC_DECLARE_PLAIN_KERNELS(avx2)
 LQC_DECLARE_PLAIN_KERNELS(avx512)
 
@@ -72,9 +73,6 @@ extern const lqc_int8_kernel lqc_int8_conv_neon_dot;
 void lqc_bitpack_f32_neon_in_order(uint64_t *out, const float *in, size_t pixels, uint32_t channels,
                                    const float *thresholds, const uint64_t *invert);
 LQC_DECLARE_FIXED_POINT(neon)
-void lqc_int8_depthwise_neon(const lqc_depthwise_pixel *pixel);
-void lqc_quantize_i8_neon(int8_t *out, const float *in, const float *scales, size_t n);
-void lqc_quantize_i16_neon(int16_t *out, const float *in, const float *scales, size_t n);
 void lqc_threshold_wide_scalar(uint64_t *out, const uint32_t *sums, uint32_t missing,
                                const lqc_epilogue_params *params);
 void lqc_clip_wide_scalar(int8_t *out, const uint32_t *sums, uint32_t missing, const lqc_epilogue_params *params);
@@ -100,6 +98,23 @@ void lqc_bitpack_i16_scalar(uint64_t *out, const int16_t *in, size_t pixels, uin
 #  define LQC_INDEPENDENT
 #endif
 #define LQC_INLINE static inline __attribute__((always_inline))
+
+/* A statement that does of_pixels(..., n) with n = pixels as a constant, 1 .. 4. */
+#define LQC_SWITCH_PIXELS(pixels, of_pixels, ...) \
+  switch (pixels) {                               \
+  case 1:                                         \
+    of_pixels(__VA_ARGS__, 1);                    \
+    break;                                        \
+  case 2:                                         \
+    of_pixels(__VA_ARGS__, 2);                    \
+    break;                                        \
+  case 3:                                         \
+    of_pixels(__VA_ARGS__, 3);                    \
+    break;                                        \
+  default:                                        \
+    of_pixels(__VA_ARGS__, 4);                    \
+    break;                                        \
+  }
 
 static inline uint32_t lqc_min_u32(uint32_t a, uint32_t b) {
   return a < b ? a : b;

@@ -93,11 +93,11 @@ void lqc_kernels_neon_in_order(lqc_kernels *kernels) {
   kernels->bitpack_f32 = lqc_bitpack_f32_neon_in_order;
 }
 #elif defined(__arm__)
-void lqc_kernels_neon(lqc_kernels *kernels) {
-  kernels->isa = LQC_ISA_NEON;
-  kernels->bconv = &lqc_bconv2d_neon;
-  kernels->bitpack_f32 = lqc_bitpack_f32_neon;
-  kernels->bitpack_i8 = lqc_bitpack_i8_neon;
+LQC_OVERRIDE(neon, NEON, neon)
+
+static void override_neon(lqc_kernels *kernels) {
+  lqc_kernels_neon(kernels);
+  kernels->bconv_pairs = &lqc_bconv2d_neon_pairs;
 }
 #elif defined(__x86_64__)
 LQC_OVERRIDE(avx2, AVX2, avx2)
@@ -119,7 +119,7 @@ static const isa_entry entries[] = {
     {LQC_ISA_NEON_IN_ORDER, lqc_kernels_neon_in_order, &lqc_bconv2d_neon_in_order, &lqc_bconv2d_neon_in_order_pairs,
      NULL},
 #elif defined(__arm__)
-    {LQC_ISA_NEON, lqc_kernels_neon, &lqc_bconv2d_neon, NULL, NULL},
+    {LQC_ISA_NEON, override_neon, &lqc_bconv2d_neon, &lqc_bconv2d_neon_pairs, &lqc_int8_conv_neon},
 #elif defined(__x86_64__)
     {LQC_ISA_AVX2, lqc_kernels_avx2, &lqc_bconv2d_avx2, NULL, &lqc_int8_conv_avx2},
     {LQC_ISA_AVX512, lqc_kernels_avx512, &lqc_bconv2d_avx512, NULL, &lqc_int8_conv_avx512},

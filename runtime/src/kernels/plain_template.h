@@ -15,6 +15,7 @@ int32_t LQC_ISA(lqc_sum_and_magnitudes)(const int8_t *values, size_t n, int32_t 
   return sum;
 }
 
+#if !LQC_OWN_FLOATS
 /* ---- float32, element by element ------------------------------------------------------------------------------- */
 
 static inline float activated(float x, const lqc_affine_f32 *params) {
@@ -23,15 +24,15 @@ static inline float activated(float x, const lqc_affine_f32 *params) {
 }
 
 /* Defines NAME(out, in, count, params): of `count` neighbouring channels from the first on, or of any. */
-#define LQC_DEFINE_AFFINE(name, expression)                                                   \
-  static void name(float *out, const float *in, size_t count, const lqc_affine_f32 *params) { \
-    const lqc_affine_f32 p = *params;                                                         \
-    LQC_INDEPENDENT                                                                           \
-    for (size_t c = 0; c < count; ++c) {                                                      \
-      float x = in[c];                                                                        \
-      out[c] = activated(expression, &p);                                                     \
-    }                                                                                         \
-  }
+#  define LQC_DEFINE_AFFINE(name, expression)                                                   \
+    static void name(float *out, const float *in, size_t count, const lqc_affine_f32 *params) { \
+      const lqc_affine_f32 p = *params;                                                         \
+      LQC_INDEPENDENT                                                                           \
+      for (size_t c = 0; c < count; ++c) {                                                      \
+        float x = in[c];                                                                        \
+        out[c] = activated(expression, &p);                                                     \
+      }                                                                                         \
+    }
 LQC_DEFINE_AFFINE(activation, x)
 LQC_DEFINE_AFFINE(with_offset, x + p.offset[c])
 LQC_DEFINE_AFFINE(with_multiplier, x *p.multiplier[c])
@@ -60,27 +61,29 @@ static inline float leaky(float x, float slope) {
   return x < 0.0f ? product : x;
 }
 
-#define LQC_DEFINE_COMBINE(name, expression)                                                                   \
-  void LQC_ISA(name)(float *out, const float *a, size_t a_step, const float *b, size_t b_step, size_t count) { \
-    if (a_step == 1 && b_step == 1) {                                                                          \
-      LQC_INDEPENDENT                                                                                          \
-      for (size_t i = 0; i < count; ++i) {                                                                     \
-        float x = a[i], y = b[i];                                                                              \
-        out[i] = (expression);                                                                                 \
-      }                                                                                                        \
-      return;                                                                                                  \
-    }                                                                                                          \
-    for (size_t i = 0; i < count; ++i) {                                                                       \
-      float x = a[i * a_step], y = b[i * b_step];                                                              \
-      out[i] = (expression);                                                                                   \
-    }                                                                                                          \
-  }
+#  define LQC_DEFINE_COMBINE(name, expression)                                                                   \
+    void LQC_ISA(name)(float *out, const float *a, size_t a_step, const float *b, size_t b_step, size_t count) { \
+      if (a_step == 1 && b_step == 1) {                                                                          \
+        LQC_INDEPENDENT                                                                                          \
+        for (size_t i = 0; i < count; ++i) {                                                                     \
+          float x = a[i], y = b[i];                                                                              \
+          out[i] = (expression);                                                                                 \
+        }                                                                                                        \
+        return;                                                                                                  \
+      }                                                                                                          \
+      for (size_t i = 0; i < count; ++i) {                                                                       \
+        float x = a[i * a_step], y = b[i * b_step];                                                              \
+        out[i] = (expression);                                                                                   \
+      }                                                                                                          \
+    }
 LQC_DEFINE_COMBINE(lqc_add_f32, x + y)
 LQC_DEFINE_COMBINE(lqc_subtract_f32, x - y)
 LQC_DEFINE_COMBINE(lqc_multiply_f32, x *y)
 LQC_DEFINE_COMBINE(lqc_maximum_f32, x > y ? x : y)
 LQC_DEFINE_COMBINE(lqc_minimum_f32, x < y ? x : y)
 LQC_DEFINE_COMBINE(lqc_prelu_f32, leaky(x, y))
+
+#endif
 
 #if !LQC_OWN_POOLS
 /* ---- Pools ------------------------------------------------------------------------------------------------------- */
@@ -100,14 +103,15 @@ void LQC_ISA(lqc_max_i8)(int8_t *out, const lqc_pool_taps *taps, size_t n) {
   }
 }
 
+#  if !LQC_OWN_FLOATS
+static const float *float_tap(const lqc_pool_taps *taps, uint32_t i, uint32_t j) {
+  return (const float *)(const void *)(taps->input + i * taps->row_stride + j * taps->column_stride);
+}
+
 static void max_tap_f32(float *restrict out, const float *restrict in, size_t n) {
   for (size_t e = 0; e < n; ++e) {
     out[e] = in[e] > out[e] ? in[e] : out[e];
   }
-}
-
-static const float *float_tap(const lqc_pool_taps *taps, uint32_t i, uint32_t j) {
-  return (const float *)(const void *)(taps->input + i * taps->row_stride + j * taps->column_stride);
 }
 
 void LQC_ISA(lqc_max_f32)(float *out, const lqc_pool_taps *taps, size_t n) {
@@ -137,6 +141,7 @@ void LQC_ISA(lqc_average_f32)(float *out, const lqc_pool_taps *taps, size_t n) {
     out[e] /= count;
   }
 }
+#  endif
 
 static void sum_tap(int32_t *restrict sums, const int8_t *restrict in, size_t n) {
   for (size_t e = 0; e < n; ++e) {
