@@ -25,6 +25,7 @@ typedef struct conv_state {
   lqc_int8_band band;
   const uint8_t *packed; /* group g at packed + g * packed_bytes */
   size_t packed_bytes;
+  bool any_weights;                /* one is -128 */
   const int8_t *depthwise_weights; /* [tap][out_channels] */
   const int32_t *depthwise_bias;
   size_t sums_stride;
@@ -101,6 +102,7 @@ static void sum_tile(const conv_state *s, const int8_t *input, size_t first, uin
                                 .out_channels = outputs,
                                 .weights = s->packed + g * s->packed_bytes,
                                 .size = s->size,
+                                .any_weights = s->any_weights,
                                 .sums = sums + (size_t)g * outputs,
                                 .sums_stride = s->sums_stride};
     s->kernel->accumulate(&tile);
@@ -149,6 +151,7 @@ static void sum_band(const conv_state *s, const uint8_t *band, uint32_t first, u
                           .out_channels = outputs,
                           .weights = s->packed + g * s->packed_bytes,
                           .size = s->size / s->rows.kernel,
+                          .any_weights = s->any_weights,
                           .sums = sums + (size_t)g * outputs,
                           .sums_stride = s->sums_stride};
     for (uint32_t p = 0; p < pixels; p += tile.pixels) {
@@ -302,6 +305,14 @@ static lqc_status prepare_depthwise(lqc_prepare *prepare, const filters *f, conv
   return LQC_OK;
 }
 
+static bool has_lowest(const int8_t *weights, size_t count) {
+  bool found = false;
+  for (size_t i = 0; i < count; ++i) {
+    found |= weights[i] == INT8_MIN;
+  }
+  return found;
+}
+
 static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_state *s) {
   uint32_t outputs = s->out_channels / s->groups, runs = s->has_band ? s->rows.kernel : 1;
   void *memory = NULL;
@@ -321,6 +332,7 @@ static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_sta
     lqc_int8_pack(s->kernel, (uint8_t *)memory + g * s->packed_bytes, &of_group, runs);
   }
   s->packed = memory;
+  s->any_weights = has_lowest(f->weights, f->size * s->out_channels);
   if (s->has_band) {
     lqc_need_thread_scratch(prepare,
                             band_pixels(s) * s->sums_stride * sizeof(int32_t) + s->band.bytes + s->fixed.scratch_bytes);

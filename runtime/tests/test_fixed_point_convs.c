@@ -138,10 +138,11 @@ static void test_int8(uint64_t *seed) {
   model_end(&m);
 }
 
-/* Sums at both ends of 32 bits, where a bias takes them. */
-static void test_int8_extremes(void) {
+/* Sums at both ends of 32 bits, where a bias takes them. Of the negative weight two products fit 16 bits, or, if it is
+ * -128, do not. */
+static void test_int8_extremes(int32_t negative) {
   const uint32_t shape[] = {2, 1, 1, 40}, two = 2;
-  const int32_t bias[] = {INT32_MAX - 40 * 127 * 128, -INT32_MAX + 40 * 127 * 128};
+  const int32_t bias[] = {INT32_MAX + 40 * negative * 128, -INT32_MAX + 40 * 127 * 128};
   fixed_case out = {1, 1, 2, 0, 0};
   built_model m;
   lqc_error error;
@@ -149,18 +150,23 @@ static void test_int8_extremes(void) {
   lqc_op op = make_op(LQC_OP_INT8_CONV_2D, "extremes", 0, 0);
   op.inputs[0] = add_input(&m, LQC_INT8, 1, 1, 40);
   op.weights = add_constant(&m, LQC_INT8, 4, shape, NULL);
-  memset(m.constants[op.weights].data, -127, 40);
+  memset(m.constants[op.weights].data, negative, 40);
   memset(m.constants[op.weights].data + 40, 127, 40);
   op.bias = add_constant(&m, LQC_INT32, 1, &two, bias);
   add_store(&m, &op, &out, LQC_FLOAT32, NULL, NULL);
   add_store(&m, &op, &out, LQC_INT16, NULL, NULL);
   add_op(&m, op);
-  test_session s = open_session(&m, NULL);
-  memset(lqc_session_input(s.session, 0), -128, 40);
-  EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
-  check_fixed_point(&m, &op, &s, 0, 0, INT32_MAX);
-  check_fixed_point(&m, &op, &s, 0, 1, -INT32_MAX);
-  close_session(&s);
+  for (int isa = LQC_ISA_SCALAR; isa < LQC_ISA_COUNT; ++isa) {
+    if (lqc_isa_available((lqc_isa)isa)) {
+      lqc_options options = {.isa = (lqc_isa)isa};
+      test_session s = open_session(&m, &options);
+      memset(lqc_session_input(s.session, 0), -128, 40);
+      EXPECT(lqc_session_run(s.session, &error) == LQC_OK, "%s", error.message);
+      check_fixed_point(&m, &op, &s, 0, 0, INT32_MAX);
+      check_fixed_point(&m, &op, &s, 0, 1, -INT32_MAX);
+      close_session(&s);
+    }
+  }
   model_end(&m);
 }
 
@@ -257,7 +263,8 @@ static void test_binary_wide(uint64_t *seed) {
 
 int main(void) {
   uint64_t seed = 23;
-  test_int8_extremes();
+  test_int8_extremes(-127);
+  test_int8_extremes(-128);
   for (int i = 0; i < 150; ++i) {
     test_int8(&seed);
     test_binary(&seed);

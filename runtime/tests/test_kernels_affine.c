@@ -92,6 +92,22 @@ static void choose_values(affine_case *c, const guarded *memory, uint32_t row, u
   pixels->values = values;
 }
 
+/* Thresholds of half of the channels are what a pixel has, or 1 below. Of sums of 32 bits, without another input. */
+static void meet_thresholds(affine_case *c, uint64_t *seed) {
+  const lqc_lane_step *last = &c->steps[c->program.step_count - 1];
+  for (uint32_t channel = 0; channel < c->program.channels; ++channel) {
+    const uint8_t *pixel =
+        (const uint8_t *)c->pixels.values + random_below(seed, c->pixels.count) * c->pixels.value_bytes;
+    if (random_below(seed, 2)) {
+      int32_t value;
+      memcpy(&value, pixel + channel * sizeof(value), sizeof(value));
+      value = c->steps[0].kind == LQC_LANE_RELU && value < 0 ? 0 : value;
+      const int64_t y = c->multiplier[channel] * value + c->offset[channel];
+      c->thresholds[channel] = (last->kind == LQC_LANE_RELU && y < 0 ? 0 : y) - (int64_t)random_below(seed, 2);
+    }
+  }
+}
+
 static void new_case(affine_case *c, const guarded *values, const guarded *input, uint64_t *seed) {
   static const uint32_t channel_counts[] = {1, 15, 16, 31, 32, 33, 48, 64, 65, 100, 128, 192};
   const bool bits_first = random_below(seed, 2), is_float = random_below(seed, 4) == 0;
@@ -138,6 +154,9 @@ static void new_case(affine_case *c, const guarded *values, const guarded *input
     c->places[p] = (p * 3 + c->pixels.first) % PIXELS;
   }
   choose_values(c, values, (uint32_t)padded_channels(channels), seed);
+  if (c->pixels.source == LQC_LANES_INT32 && !c->adds && !is_float) {
+    meet_thresholds(c, seed);
+  }
   int8_t *x = guarded_last(input, (size_t)PIXELS * channels);
   for (size_t i = 0; i < (size_t)PIXELS * channels; ++i) {
     x[i] = (int8_t)(random_below(seed, 8) ? random_u64(seed) : 0x80);

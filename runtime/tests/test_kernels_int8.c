@@ -1,6 +1,8 @@
 /* Every int8 convolution kernel, and every depthwise one, against a naive sum. Input, weights, patches, bias and sums
  * end where memory ends. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include <stdbool.h>
+
 #include "kernels_testing.h"
 
 enum { MAX_PIXELS = LQC_INT8_TILE_PIXELS, GUARD = 0x5a5a5a5a };
@@ -57,6 +59,16 @@ static void gather(const lqc_int8_kernel *kernel, const int8_case *c, const int8
   kernel->gather(patch, &taps);
 }
 
+/* Returns whether they may hold -128. */
+static bool fill_filters(int8_t *filters, size_t count, int extreme, uint64_t *seed) {
+  const bool any = random_below(seed, 2) == 0;
+  for (size_t i = 0; i < count; ++i) {
+    filters[i] = random_int8(seed, extreme);
+    filters[i] = !any && filters[i] == INT8_MIN ? -INT8_MAX : filters[i];
+  }
+  return any;
+}
+
 static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *seed) {
   size_t taps = (size_t)c->kernel_h * c->kernel_w, size = taps * c->depth, pixel = (size_t)c->depth * c->groups;
   size_t image_bytes = (((size_t)c->kernel_h - 1) * c->image_w + c->kernel_w) * pixel;
@@ -73,9 +85,7 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
   void *packed = guarded_last(&packed_memory, packed_bytes);
   uint32_t group = random_below(seed, c->groups);
   inside in[MAX_PIXELS];
-  for (size_t i = 0; i < c->out_channels * size; ++i) {
-    filters[i] = random_int8(seed, c->extreme);
-  }
+  const bool any_weights = fill_filters(filters, c->out_channels * size, c->extreme, seed);
   for (uint32_t i = 0; bias && i < c->out_channels; ++i) {
     bias[i] = (int32_t)random_below(seed, 2000000) - 1000000;
   }
@@ -102,6 +112,7 @@ static void check(const lqc_int8_kernel *kernel, const int8_case *c, uint64_t *s
                               .out_channels = c->out_channels,
                               .weights = packed,
                               .size = size,
+                              .any_weights = any_weights,
                               .sums = sums,
                               .sums_stride = stride};
   kernel->accumulate(&tile);
@@ -147,9 +158,7 @@ static void check_runs(const lqc_int8_kernel *kernel, uint64_t *seed) {
   guarded packed_memory = guarded_new(packed_bytes), band_memory = guarded_new(band_bytes);
   uint8_t *band = guarded_last(&band_memory, band_bytes);
   void *packed = guarded_last(&packed_memory, packed_bytes);
-  for (size_t i = 0; i < outputs * all; ++i) {
-    filters[i] = random_int8(seed, 0);
-  }
+  const bool any_weights = fill_filters(filters, outputs * all, 0, seed);
   for (uint32_t i = 0; i < outputs; ++i) {
     bias[i] = (int32_t)random_below(seed, 2000000) - 1000000;
   }
@@ -171,6 +180,7 @@ static void check_runs(const lqc_int8_kernel *kernel, uint64_t *seed) {
                               .out_channels = outputs,
                               .weights = packed,
                               .size = size,
+                              .any_weights = any_weights,
                               .sums = sums,
                               .sums_stride = stride};
   kernel->accumulate(&tile);

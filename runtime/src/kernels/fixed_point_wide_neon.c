@@ -367,9 +367,12 @@ static void run_one(const lqc_lane_program *program, const lqc_lane_pixels *pixe
 }
 
 void lqc_fixed_point_wide_neon(const lqc_lane_program *program, const lqc_lane_pixels *pixels, void *scratch) {
+  (void)scratch;
+  if (lqc_fixed_point_affine_neon(program, pixels)) {
+    return;
+  }
   const value_params params = value_params_of(pixels);
   uint32_t p = 0;
-  (void)scratch;
   for (; p + PIXELS <= pixels->count; p += PIXELS) {
     run_four(program, pixels, &params, p);
   }

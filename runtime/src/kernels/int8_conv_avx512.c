@@ -116,7 +116,7 @@ LQC_INLINE void blocks_of(const lqc_int8_tile *tile, const uint32_t pixels) {
 }
 
 static void accumulate(const lqc_int8_tile *tile) {
-  LQC_INT8_SWITCH_PIXELS(tile->pixels, blocks_of, tile)
+  LQC_SWITCH_PIXELS(tile->pixels, blocks_of, tile)
 }
 
 const lqc_int8_kernel lqc_int8_conv_avx512 = {

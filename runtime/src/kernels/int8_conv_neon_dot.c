@@ -3,11 +3,42 @@
  *
  * A register tile is 4 pixels x 16 channels: 16 accumulators, four vectors of weights, and a vector of 16 elements for
  * each pixel. */
-#include "int8_conv_neon.h"
+#include <arm_neon.h>
 
-enum { STEPS = 16 };
+#include "int8_gather.h"
+
+enum { STEPS = 16, VECTORS = LQC_INT8_LANES / 4 };
 
 LQC_DEFINE_GATHER(int8_t, memcpy)
+
+/* From the starts of the first channel, int32 [LQC_INT8_LANES]. */
+LQC_INLINE void start_sums(int32x4_t sum[][VECTORS], const int8_t *weights, const uint32_t pixels) {
+  LQC_UNROLL
+  for (uint32_t p = 0; p < pixels; ++p) {
+    LQC_UNROLL
+    for (uint32_t v = 0; v < VECTORS; ++v) {
+      sum[p][v] = vreinterpretq_s32_s8(vld1q_s8(weights + 16 * v));
+    }
+  }
+}
+
+/* Sums that are copied as an array stay in memory, which GCC writes in every step of a loop. */
+LQC_INLINE void store_sums(const lqc_int8_tile *tile, uint32_t channel, int32x4_t sum[][VECTORS],
+                           const uint32_t pixels) {
+  const uint32_t lanes = lqc_min_u32(tile->out_channels - channel, LQC_INT8_LANES);
+  LQC_UNROLL
+  for (uint32_t p = 0; p < pixels; ++p) {
+    int32_t last[LQC_INT8_LANES], *const out = tile->sums + p * tile->sums_stride + channel;
+    int32_t *const to = lanes == LQC_INT8_LANES ? out : last;
+    LQC_UNROLL
+    for (uint32_t v = 0; v < VECTORS; ++v) {
+      vst1q_s32(to + 4 * v, sum[p][v]);
+    }
+    if (lanes < LQC_INT8_LANES) {
+      memcpy(out, last, lanes * sizeof(*out));
+    }
+  }
+}
 
 /* sums += four elements of x times 16 filters. */
 #define LQC_ADD_FOUR(k)                                             \
@@ -30,7 +61,7 @@ LQC_DEFINE_GATHER(int8_t, memcpy)
 LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32_t channel, const uint32_t pixels) {
   const int8_t *patches = tile->patches;
   int32x4_t sum[LQC_INT8_TILE_PIXELS][VECTORS];
-  lqc_start_sums(sum, weights, pixels);
+  start_sums(sum, weights, pixels);
   weights += LQC_INT8_LANES * sizeof(int32_t);
   for (size_t i = 0; i < tile->size; i += STEPS, patches += STEPS, weights += STEPS * LQC_INT8_LANES) {
     int8x16_t x[LQC_INT8_TILE_PIXELS];
@@ -43,7 +74,7 @@ LQC_INLINE void tile_of(const lqc_int8_tile *tile, const int8_t *weights, uint32
     LQC_ADD_FOUR(2)
     LQC_ADD_FOUR(3)
   }
-  lqc_store_sums(tile, channel, sum, pixels);
+  store_sums(tile, channel, sum, pixels);
 }
 
 LQC_DEFINE_INT8_ACCUMULATE(STEPS)

@@ -57,6 +57,8 @@ void lqc_int8_pack(const lqc_int8_kernel *kernel, void *packed, const lqc_int8_f
     for (uint32_t r = 0; r < runs; ++r, to += run_bytes, filter += of_run) {
       if (filters->merged > 1) {
         pack_parts(to, filter, taps, filters->depth, (size_t)(c / outputs) * filters->depth, step, kernel->group);
+      } else if (kernel->group == 16) {
+        pack_filter(to, filter, of_run, 16);
       } else if (kernel->group == 4) {
         pack_filter(to, filter, of_run, 4);
       } else if (kernel->group == 2) {

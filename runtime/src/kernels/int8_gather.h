@@ -24,8 +24,6 @@ static inline size_t lqc_int8_block_bytes(uint32_t runs, size_t size, size_t mul
   return LQC_INT8_LANES * (sizeof(int32_t) + runs * lqc_round_up(size, multiple));
 }
 
-#define LQC_INT8_SWITCH_PIXELS LQC_SWITCH_PIXELS /* LQC_INT8_TILE_PIXELS is 4 */
-
 /* accumulate() of a kernel whose tile_of(tile, weights, channel, pixels) makes the sums of a block, inlined with a
    constant number of pixels. */
 #define LQC_DEFINE_INT8_ACCUMULATE(multiple)                                                                      \

@@ -112,7 +112,8 @@ typedef struct lqc_int8_tile {
   uint32_t out_channels;
   const void *weights; /* as lqc_int8_pack() left them */
   size_t size;
-  int32_t *sums; /* out: [pixels][sums_stride]; channels beyond out_channels are left alone */
+  uint8_t any_weights; /* whether there may be weights of -128 */
+  int32_t *sums;       /* out: [pixels][sums_stride]; channels beyond out_channels are left alone */
   size_t sums_stride;
 } lqc_int8_tile;
 
@@ -122,7 +123,7 @@ typedef struct lqc_int8_tile {
 typedef struct lqc_int8_kernel {
   const char *name;
   lqc_isa isa;
-  uint32_t group;         /* consecutive elements of a filter that lie together: 1, 2 or 4 */
+  uint32_t group;         /* consecutive elements of a filter that lie together: 1, 2, 4 or 16 */
   uint32_t multiple;      /* of `group`; as many elements are taken at once */
   uint32_t element_bytes; /* of a patch */
   uint8_t offset;         /* an element x of a patch is stored as x + offset; 0 or 128 */

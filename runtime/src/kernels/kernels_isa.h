@@ -52,6 +52,7 @@ LQC_DECLARE_FIXED_POINT(avx512)
 
 /* Programs that have loops of their own: whether it was one of theirs, which then has run. */
 bool lqc_fixed_point_pair_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels);
+bool lqc_fixed_point_affine_neon(const lqc_lane_program *program, const lqc_lane_pixels *pixels);
 bool lqc_fixed_point_affine_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels);
 bool lqc_fixed_point_usual_wide_avx512(const lqc_lane_program *program, const lqc_lane_pixels *pixels);
 bool lqc_fixed_point_usual_avx2(const lqc_lane_program *program, const lqc_lane_pixels *pixels);

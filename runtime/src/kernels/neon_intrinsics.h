@@ -31,12 +31,20 @@ LQC_INLINE int16x8_t vqmovn_high_s32(int16x4_t low, int32x4_t high) {
   return vcombine_s16(low, vqmovn_s32(high));
 }
 
+LQC_INLINE int32x4_t vqmovn_high_s64(int32x2_t low, int64x2_t high) {
+  return vcombine_s32(low, vqmovn_s64(high));
+}
+
 LQC_INLINE int8x16_t vqmovn_high_s16(int8x8_t low, int16x8_t high) {
   return vcombine_s8(low, vqmovn_s16(high));
 }
 
 LQC_INLINE int16x8_t vmull_high_s8(int8x16_t a, int8x16_t b) {
   return vmull_s8(vget_high_s8(a), vget_high_s8(b));
+}
+
+LQC_INLINE int16x8_t vmlal_high_s8(int16x8_t sum, int8x16_t a, int8x16_t b) {
+  return vmlal_s8(sum, vget_high_s8(a), vget_high_s8(b));
 }
 
 LQC_INLINE int32x4_t vmlal_high_s16(int32x4_t sum, int16x8_t a, int16x8_t b) {
