@@ -66,7 +66,6 @@ LQC_INLINE __m256i load_sums(const block *b, const uint16_t *sums) {
 
 LQC_INLINE block block_at(const lqc_usual_program *program, const lqc_lane_pixels *pixels, uint32_t channels,
                           uint32_t channel) {
-  const block_stores *stores = &program->stores;
   block b = {.program = program, .count = lqc_min_u32(channels - channel, BLOCK)};
   if (pixels->source == LQC_LANES_SUMS) {
     set_sums(&b, pixels);
@@ -77,19 +76,7 @@ LQC_INLINE block block_at(const lqc_usual_program *program, const lqc_lane_pixel
     b.y_scale = _mm256_set1_epi16((short)(1 << program->pair->y_log2));
     b.x_scale = _mm256_set1_epi16((short)(1 << program->pair->x_log2));
   }
-  if (program->affine) {
-    b.multiplier = lanes_of(program->affine->multiplier, channel);
-    b.offset = lanes_of(program->affine->offset, channel);
-  }
-  if (program->add) {
-    b.shift = lanes_of(program->add->shift, channel);
-    b.operand_shift = lanes_of(program->add->operand_shift, channel);
-  }
-  if (stores->integers) {
-    b.half = lanes_of(stores->integers->half, channel);
-    b.right = lanes_of(stores->integers->right, channel);
-  }
-  b.thresholds = stores->signs ? lanes_of(stores->signs->thresholds, channel) : NULL;
+  LQC_SET_LANES(&b, program, channel);
   return b;
 }
 

@@ -70,6 +70,29 @@ static inline bool lqc_find_usual(const lqc_lane_program *program, const lqc_lan
   return next == program->step_count && find_stores(program, pixels, &found->stores);
 }
 
+/* Sets pointers of block *b to what a usual program has from `channel` on; lanes_of(lanes, channel) gives NULL for
+ * NULL. The type of lanes is the includer's. */
+#define LQC_SET_LANES(b, program, channel)                                  \
+  do {                                                                      \
+    const lqc_lane_step *affine = (program)->affine, *add = (program)->add; \
+    const block_stores *of = &(program)->stores;                            \
+    if (affine) {                                                           \
+      (b)->multiplier = lanes_of(affine->multiplier, channel);              \
+      (b)->offset = lanes_of(affine->offset, channel);                      \
+    }                                                                       \
+    if (add) {                                                              \
+      (b)->shift = lanes_of(add->shift, channel);                           \
+      (b)->operand_shift = lanes_of(add->operand_shift, channel);           \
+    }                                                                       \
+    if (of->integers) {                                                     \
+      (b)->half = lanes_of(of->integers->half, channel);                    \
+      (b)->right = lanes_of(of->integers->right, channel);                  \
+    }                                                                       \
+    if (of->signs) {                                                        \
+      (b)->thresholds = lanes_of(of->signs->thresholds, channel);           \
+    }                                                                       \
+  } while (0)
+
 /* Whether y before the first step is v = (full - p) >> (step_log2 - 1) within +-limit, with `full` halved, all in 16
  * bits. */
 static inline bool lqc_has_narrow_sums(const lqc_lane_pixels *pixels) {

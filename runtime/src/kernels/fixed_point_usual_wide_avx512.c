@@ -25,22 +25,9 @@ LQC_INLINE __m512i load(const int64_t *lanes, uint32_t v) {
 
 LQC_INLINE block block_at(const lqc_usual_program *program, const lqc_lane_pixels *pixels, uint32_t channels,
                           size_t channel) {
-  const block_stores *stores = &program->stores;
   block b = {.program = program, .lanes = block_lanes(channels, channel)};
   b.params = sum_params_of(pixels, program->relu_before);
-  if (program->affine) {
-    b.multiplier = lanes_of(program->affine->multiplier, channel);
-    b.offset = lanes_of(program->affine->offset, channel);
-  }
-  if (program->add) {
-    b.shift = lanes_of(program->add->shift, channel);
-    b.operand_shift = lanes_of(program->add->operand_shift, channel);
-  }
-  if (stores->integers) {
-    b.half = lanes_of(stores->integers->half, channel);
-    b.right = lanes_of(stores->integers->right, channel);
-  }
-  b.thresholds = stores->signs ? lanes_of(stores->signs->thresholds, channel) : NULL;
+  LQC_SET_LANES(&b, program, channel);
   return b;
 }
 
