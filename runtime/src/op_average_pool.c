@@ -88,28 +88,23 @@ typedef struct average_work {
   const lqc_runner *runner;
 } average_work;
 
-/* One item is one row: runs of pixels with windows of the same size. */
+/* One item is one row: runs of pixels that see the same taps. */
 static void average_i8_rows(const void *context, uint32_t thread, size_t begin, size_t end) {
   const average_work *work = context;
   const lqc_pool_state *s = work->node->state;
   const size_t stride = lqc_lane_count(s->elements);
   int32_t *sums = (int32_t *)(void *)(work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes);
-  for (size_t y = begin; y < end; ++y) {
-    lqc_pool_window w = lqc_pool_window_in_row(s, (uint32_t)y);
-    uint32_t pixels = 0, count = 0;
-    for (uint32_t x = 0; x <= s->columns.out; ++x) {
-      if (x < s->columns.out) {
-        lqc_pool_move_to(&w, x);
-      }
-      if (pixels > 0 && (x == s->columns.out || pixels == RUN || count_pixels(&w) != count)) {
-        store_means(work->node, y * s->columns.out + x - pixels, pixels, count, sums, sums + RUN * stride);
-        pixels = 0;
-      }
-      if (x < s->columns.out) {
-        const lqc_pool_taps taps = lqc_pool_taps_at(&w, work->node->input, sizeof(int8_t));
-        s->kernels->sum_i8(sums + pixels * stride, &taps, s->elements);
-        count = count_pixels(&w);
-        ++pixels;
+  for (lqc_span span = {0, 0, {0, 0}}; span.end < s->columns.out;) {
+    span = lqc_axis_span(&s->columns, span.end);
+    for (size_t y = begin; y < end; ++y) {
+      lqc_pool_window w = lqc_pool_window_at(s, (uint32_t)y, &span);
+      for (uint32_t x = span.first, pixels; x < span.end; x += pixels) {
+        pixels = span.end - x < RUN ? span.end - x : RUN;
+        for (uint32_t p = 0; p < pixels; ++p, lqc_pool_move_on(&w)) {
+          const lqc_pool_taps taps = lqc_pool_taps_at(&w, work->node->input, sizeof(int8_t));
+          s->kernels->sum_i8(sums + p * stride, &taps, s->elements);
+        }
+        store_means(work->node, y * s->columns.out + x, pixels, count_pixels(&w), sums, sums + RUN * stride);
       }
     }
   }

@@ -23,8 +23,7 @@ static void bit_max_pool_rows(const void *context, uint32_t thread, size_t begin
   for (lqc_span span = {0, 0, {0, 0}}; span.end < s->columns.out;) {
     span = lqc_axis_span(&s->columns, span.end);
     for (size_t y = begin; y < end; ++y) {
-      lqc_pool_window w = lqc_pool_window_in_row(s, (uint32_t)y);
-      lqc_pool_move_to(&w, span.first);
+      lqc_pool_window w = lqc_pool_window_at(s, (uint32_t)y, &span);
       const uint64_t *tap = (const uint64_t *)node->input + lqc_pool_element(&w, w.rows.first, w.columns.first);
       uint64_t *out = (uint64_t *)node->output + (y * s->columns.out + span.first) * s->elements;
       for (uint32_t x = span.first; x < span.end; ++x, tap += (size_t)s->columns.stride * s->elements) {

@@ -21,13 +21,15 @@ typedef struct lqc_pool_window {
   int64_t y, x;
 } lqc_pool_window;
 
-static inline lqc_pool_window lqc_pool_window_in_row(const lqc_pool_state *s, uint32_t row) {
-  return (lqc_pool_window){.state = s, .rows = lqc_axis_taps(&s->rows, row), .y = lqc_axis_start(&s->rows, row)};
+/* The first window of a row and of a span of columns, all of which see the same taps. */
+static inline lqc_pool_window lqc_pool_window_at(const lqc_pool_state *s, uint32_t row, const lqc_span *columns) {
+  return (lqc_pool_window){s, lqc_axis_taps(&s->rows, row), columns->taps, lqc_axis_start(&s->rows, row),
+                           lqc_axis_start(&s->columns, columns->first)};
 }
 
-static inline void lqc_pool_move_to(lqc_pool_window *w, uint32_t column) {
-  w->columns = lqc_axis_taps(&w->state->columns, column);
-  w->x = lqc_axis_start(&w->state->columns, column);
+/* The window of the next column of the span. */
+static inline void lqc_pool_move_on(lqc_pool_window *w) {
+  w->x += w->state->columns.stride;
 }
 
 /* First element, in the input, of tap (i, j). */
@@ -57,13 +59,17 @@ static inline lqc_pool_taps lqc_pool_taps_at(const lqc_pool_window *w, const voi
   static void name##_rows(const void *context, uint32_t thread, size_t begin, size_t end) {          \
     const name##_work *work = context;                                                               \
     const lqc_pool_state *s = work->node->state;                                                     \
-    out_type *out = (out_type *)work->node->output + begin * s->columns.out * s->elements;           \
     void *scratch = work->runner->thread_scratch + thread * work->runner->thread_scratch_bytes;      \
-    for (size_t y = begin; y < end; ++y) {                                                           \
-      lqc_pool_window w = lqc_pool_window_in_row(s, (uint32_t)y);                                    \
-      for (uint32_t x = 0; x < s->columns.out; ++x, out += s->elements) {                            \
-        lqc_pool_move_to(&w, x);                                                                     \
-        pixel(out, work->node->input, &w, scratch);                                                  \
+    for (lqc_span span = {0, 0, {0, 0}}; span.end < s->columns.out;) {                               \
+      span = lqc_axis_span(&s->columns, span.end);                                                   \
+      for (size_t y = begin; y < end; ++y) {                                                         \
+        out_type *out = (out_type *)work->node->output;                                              \
+        out += (y * s->columns.out + span.first) * s->elements;                                      \
+        lqc_pool_window w = lqc_pool_window_at(s, (uint32_t)y, &span);                               \
+        for (uint32_t x = span.first; x < span.end; ++x, out += s->elements) {                       \
+          pixel(out, work->node->input, &w, scratch);                                                \
+          lqc_pool_move_on(&w);                                                                      \
+        }                                                                                            \
       }                                                                                              \
     }                                                                                                \
   }                                                                                                  \

@@ -29,7 +29,7 @@ static lqc_taps raw_taps(const lqc_axis *axis, uint32_t position) {
   return (lqc_taps){(uint32_t)(first < kernel ? first : kernel), (uint32_t)(end < kernel ? end : kernel)};
 }
 
-lqc_taps lqc_axis_taps_at_border(const lqc_axis *axis, uint32_t position) {
+lqc_taps lqc_axis_taps(const lqc_axis *axis, uint32_t position) {
   lqc_taps taps = raw_taps(axis, position);
   return taps.first < taps.end ? taps : (lqc_taps){0, 0};
 }

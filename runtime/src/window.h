@@ -38,16 +38,7 @@ static inline int64_t lqc_axis_start(const lqc_axis *axis, uint32_t position) {
   return (int64_t)position * axis->stride - axis->pad;
 }
 
-/* The same as lqc_axis_taps() for any position. */
-lqc_taps lqc_axis_taps_at_border(const lqc_axis *axis, uint32_t position);
-
-static inline lqc_taps lqc_axis_taps(const lqc_axis *axis, uint32_t position) {
-  const int64_t start = lqc_axis_start(axis, position);
-  if (start >= 0 && start + ((int64_t)axis->kernel - 1) * axis->dilation < axis->size) {
-    return (lqc_taps){0, axis->kernel}; /* mostly, and without a division */
-  }
-  return lqc_axis_taps_at_border(axis, position);
-}
+lqc_taps lqc_axis_taps(const lqc_axis *axis, uint32_t position);
 
 /* The span that starts at output position `first`. */
 lqc_span lqc_axis_span(const lqc_axis *axis, uint32_t first);
