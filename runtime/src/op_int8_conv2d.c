@@ -332,7 +332,7 @@ static lqc_status prepare_dense(lqc_prepare *prepare, const filters *f, conv_sta
     lqc_int8_pack(s->kernel, (uint8_t *)memory + g * s->packed_bytes, &of_group, runs);
   }
   s->packed = memory;
-  s->any_weights = has_lowest(f->weights, f->size * s->out_channels);
+  s->any_weights = memory != NULL && has_lowest(f->weights, f->size * s->out_channels);
   if (s->has_band) {
     lqc_need_thread_scratch(prepare,
                             band_pixels(s) * s->sums_stride * sizeof(int32_t) + s->band.bytes + s->fixed.scratch_bytes);
