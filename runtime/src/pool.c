@@ -180,6 +180,13 @@ static void wake(lqc_pool *pool, pthread_cond_t *condition) {
   pthread_mutex_unlock(&pool->mutex);
 }
 
+/* Behind what they wait for. */
+static void wake_parked(lqc_pool *pool) {
+  if (atomic_load(&pool->parked_workers) > 0) {
+    wake(pool, &pool->work_ready);
+  }
+}
+
 static void *worker_main(void *argument) {
   worker *self = argument;
   lqc_pool *pool = self->pool;
@@ -265,9 +272,7 @@ void lqc_pool_run(lqc_pool *pool, lqc_work work, const void *context, size_t cou
   pool->count = count;
   atomic_store(&pool->unfinished, pool->threads - 1);
   const uint32_t generation = atomic_fetch_add(&pool->generation, 1) + 1;
-  if (atomic_load(&pool->parked_workers) > 0) {
-    wake(pool, &pool->work_ready);
-  }
+  wake_parked(pool);
   do_share(work, context, count, 0, pool->threads);
   for (uint32_t t = pool->threads - 1; t > 0; --t) {
     if (claim(&pool->workers[t - 1], generation)) {
@@ -284,9 +289,7 @@ void lqc_pool_call(lqc_pool *pool) {
   }
   keep_apart(pool);
   atomic_fetch_add(&pool->calls, 1);
-  if (atomic_load(&pool->parked_workers) > 0) {
-    wake(pool, &pool->work_ready);
-  }
+  wake_parked(pool);
 }
 
 void lqc_pool_stop(lqc_pool *pool) {
